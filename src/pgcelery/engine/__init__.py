@@ -1,0 +1,51 @@
+"""A PostgreSQL job queue: enqueue, claim, finish, retry, cancel; leases, fencing, DAG edges.
+
+The engine knows no Celery and no command line. Its face is what this module exports.
+"""
+
+from __future__ import annotations
+
+from pgcelery.engine.client import Client, JobInfo, QueueCounts, WorkerInfo
+from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.errors import (
+    DatabaseUnavailable,
+    EmbeddedServerError,
+    EngineError,
+    InvalidJob,
+    PoolTimeout,
+    SchemaMismatch,
+)
+from pgcelery.engine.job import (
+    Handler,
+    Job,
+    Lost,
+    NewJob,
+    Outcome,
+    Run,
+    State,
+    StoredResult,
+)
+from pgcelery.engine.worker import Worker
+
+__all__ = [
+    "Client",
+    "DatabaseUnavailable",
+    "EmbeddedServerError",
+    "EngineConfig",
+    "EngineError",
+    "Handler",
+    "InvalidJob",
+    "Job",
+    "JobInfo",
+    "Lost",
+    "NewJob",
+    "Outcome",
+    "PoolTimeout",
+    "QueueCounts",
+    "Run",
+    "SchemaMismatch",
+    "State",
+    "StoredResult",
+    "Worker",
+    "WorkerInfo",
+]

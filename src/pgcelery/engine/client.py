@@ -1,0 +1,361 @@
+"""What an application holds: send jobs, cancel them, read and await their results.
+
+Every method is one statement in its own transaction, but for `Client.enqueue` with the caller's
+connection. Each can be repeated safely, and is, when a connection that lay idle has gone stale.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from pgcelery.engine import arrays, schema
+from pgcelery.engine.arrays import ByteaArray, TextArray
+from pgcelery.engine.columns import check, check_name, columns
+from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.database import Connections, load, translated
+from pgcelery.engine.ears import Ear, Ears
+from pgcelery.engine.errors import InvalidJob
+from pgcelery.engine.job import NewJob, State, StoredResult
+
+_TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notifications buy nothing
+_LOOK_AGAIN_S = (0.01, 0.5)  # first and slowest look while waiting for a result
+_BATCH = 1000  # jobs in one statement of an enqueue
+
+
+class QueueCounts(NamedTuple):
+    """How many jobs of a queue are where."""
+
+    ready: int
+    scheduled: int
+    running: int
+
+
+class WorkerInfo(NamedTuple):
+    """A live worker."""
+
+    id: int
+    name: str
+    host: str
+    pid: int
+    queues: list[str]
+    info: dict[str, Any]
+    started_at: datetime
+    beat_at: datetime
+
+
+class JobInfo(NamedTuple):
+    """A job as it stands in the database."""
+
+    id: str
+    queue: str
+    name: str
+    payload: bytes
+    priority: int
+    max_deliveries: int
+    created_at: datetime
+    due_at: datetime | None
+    expires_at: datetime | None
+    result: bytes | None
+    finished_at: datetime | None
+    state: State
+
+
+class Client:
+    """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
+
+    Raises (any method):
+        DatabaseUnavailable: The server cannot be reached; trying again can help.
+        SchemaMismatch: The database has no schema of this release.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self._connections = Connections(config)
+        self._ears = Ears(config)
+        self._queue_ids: dict[str, int] = {}
+        self._told_at: dict[str, float] = {}
+
+    def _run(self, name: str, params: Any = None) -> list[TupleRow]:
+        return self._connections.run(load(name, self.config.schema), params)
+
+    # -- schema ---------------------------------------------------------------------------------
+
+    def migrate(self) -> list[str]:
+        """Bring the schema to this release's version; return the names of what was applied."""
+        return schema.migrate(self.config)
+
+    def check_schema(self) -> None:
+        """Raise SchemaMismatch, saying what to do, unless this release fits the database."""
+        schema.check(self.config)
+
+    def schema_status(self) -> schema.SchemaStatus:
+        """Compare the database's schema with this release's."""
+        return schema.status(self.config)
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    def enqueue(
+        self, jobs: Sequence[NewJob], *, conn: psycopg.Connection[Any] | None = None
+    ) -> set[str]:
+        """Insert jobs, all or none, and wake workers once that has committed.
+
+        Args:
+            jobs: Parents of a job must be in the same call.
+            conn: A psycopg connection of the caller, whose transaction the jobs then belong to:
+                workers see them if and only if it commits. It is neither committed nor rolled
+                back here, and workers notice at their next poll.
+
+        Returns:
+            Ids that existed already; nothing was created or changed for those.
+
+        Raises:
+            InvalidJob: Nothing was written.
+            DatabaseUnavailable: Nothing was written, or, if the connection broke in the commit,
+                everything was; sending the same jobs again is safe.
+        """
+        if not jobs:
+            return set()
+        for job in jobs:
+            check(job, self.config.max_payload_bytes)
+        queue_ids = self.intern({job.queue for job in jobs})
+        query = load("jobs/enqueue", self.config.schema)
+        if conn is not None:
+            with translated(), conn.cursor() as cursor:
+                arrays.register(cursor.adapters)
+                return _existing(cursor.execute(query, columns(jobs, queue_ids)).fetchall())
+        if len(jobs) <= _BATCH or any(job.parents for job in jobs):
+            existing = _existing(self._connections.run(query, columns(jobs, queue_ids)))
+        else:
+            existing = self._enqueue_many(query, jobs, queue_ids)
+        self.tell({str(queue_ids[job.queue]) for job in jobs if not job.parents})
+        return existing
+
+    def _enqueue_many(
+        self, query: bytes, jobs: Sequence[NewJob], queue_ids: dict[str, int]
+    ) -> set[str]:
+        existing: set[str] = set()
+        with self._connections.lend() as conn, conn.transaction():
+            for start in range(0, len(jobs), _BATCH):
+                part = columns(jobs[start : start + _BATCH], queue_ids)
+                existing |= _existing(conn.execute(query, part).fetchall())
+        return existing
+
+    def intern(self, names: Collection[str]) -> dict[str, int]:
+        """Give queue names their ids, making queues that are missing; cached for good.
+
+        Its transaction is its own, so that a caller's long one never holds a new queue's row.
+        """
+        missing = [name for name in names if name not in self._queue_ids]
+        if missing:
+            for name in missing:
+                check_name("queue", name)
+            params = {"names": TextArray.of(missing)}
+            self._run("queues/intern", params)
+            self._queue_ids.update({row[0]: row[1] for row in self._run("queues/ids", params)})
+        return {name: self._queue_ids[name] for name in names}
+
+    def tell(self, queue_ids: Collection[str]) -> None:
+        """Wake the workers of queues, unless this process did so a moment ago."""
+        now = time.monotonic()
+        due = [one for one in queue_ids if now - self._told_at.get(one, 0.0) >= _TELL_EVERY_S]
+        for one in due:
+            self._told_at[one] = now
+            params = {"channel": self.config.schema, "payload": f"q{one}"}
+            self._run("queues/tell", params)
+
+    def cancel(
+        self,
+        ids: Sequence[str],
+        *,
+        terminate: bool = False,
+        signum: int = 15,
+        result: Callable[[str], bytes | None] | None = None,
+    ) -> dict[str, State | None]:
+        """Cancel jobs: what waits ends now, what runs is asked to, unknown ids are remembered.
+
+        Args:
+            ids: In any order; repeats count once.
+            terminate: Kill the process that runs it, with `signum`.
+            signum: Signal number.
+            result: Makes the bytes to keep as the result of a job that ends now.
+
+        Returns:
+            The state of each after this: CANCELLED, another final one, RUNNING for asked, None for
+            unknown.
+        """
+        if not ids:
+            return {}
+        unique = list(dict.fromkeys(check_name("id", one) for one in ids))
+        rows = self._run(
+            "jobs/cancel",
+            {
+                "ids": TextArray.of(unique),
+                "results": ByteaArray.of([result(one) if result else None for one in unique]),
+                "terminate": terminate,
+                "signum": signum,
+            },
+        )
+        states = {row[0]: None if row[1] is None else State(row[1]) for row in rows}
+        if State.RUNNING in states.values():
+            self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
+        return states
+
+    def purge(self, queues: Sequence[str] | None = None) -> int:
+        """Delete what waits in queues (all of them for None); return how many jobs that were."""
+        rows = self._run("jobs/purge", {"queues": None if queues is None else list(queues)})
+        return int(rows[0][0])
+
+    def job(self, id: str) -> JobInfo | None:
+        """Look one job up; None when nothing is known of it."""
+        rows = self._run("jobs/info", {"id": id})
+        return JobInfo._make((*rows[0][:-1], State(rows[0][-1]))) if rows else None
+
+    def counts(self, queues: Sequence[str] | None = None) -> dict[str, QueueCounts]:
+        """Count what waits and runs, by queue; queues that never held a job are missing."""
+        rows = self._run("queues/counts", {"names": None if queues is None else list(queues)})
+        return {row[0]: QueueCounts(*row[1:]) for row in rows}
+
+    # -- results --------------------------------------------------------------------------------
+
+    def results(self, ids: Collection[str]) -> dict[str, StoredResult]:
+        """Read what is known of ids; those of which nothing is known are missing."""
+        if not ids:
+            return {}
+        rows = self._run("results/fetch", {"ids": TextArray.of(list(ids))})
+        return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
+
+    def wait(self, ids: Collection[str], timeout_s: float | None) -> dict[str, StoredResult]:
+        """Block until at least one of ids is final, or the time is over.
+
+        Returns:
+            Those of ids that are final; empty when the time was over first.
+        """
+        done = self._final(ids)
+        if done or not ids or (timeout_s is not None and timeout_s <= 0):
+            return done
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._ears.lend() as ear:
+            if ear is not None:
+                keep_s = 86400.0 if timeout_s is None else timeout_s + 60
+                params = {"ids": TextArray.of(list(ids)), "channel": ear.channel, "keep_s": keep_s}
+                self._run("results/await", params)
+                done = self._final(ids)
+            pause, slowest = _LOOK_AGAIN_S
+            while not done:
+                left = slowest if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    return {}
+                named = _pause(ear, min(pause, left))
+                pause = min(pause * 2, slowest)
+                mine = [one for one in named or () if one in ids]
+                done = self._final(mine or ids)
+        return done
+
+    def _final(self, ids: Collection[str]) -> dict[str, StoredResult]:
+        found = self.results(ids)
+        return {one: row for one, row in found.items() if row.state.final}
+
+    def put_result(
+        self, id: str, state: State, result: bytes, *, ttl_s: float | None = None
+    ) -> bool:
+        """Write what is known of an id by hand; False, and nothing changed, if it is final."""
+        rows = self._run(
+            "results/put",
+            {"id": check_name("id", id), "state": int(state), "result": result, "ttl_s": ttl_s},
+        )
+        return bool(rows[0][0])
+
+    def forget(self, ids: Sequence[str]) -> int:
+        """Delete the results of ids, and the jobs among them that have ended."""
+        return int(self._run("results/forget", {"ids": TextArray.of(list(ids))})[0][0])
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def workers(self) -> list[WorkerInfo]:
+        """List the workers whose lease holds, oldest first."""
+        return [WorkerInfo(*row) for row in self._run("workers/live")]
+
+    def broadcast(
+        self,
+        body: bytes,
+        *,
+        destination: Sequence[str] | None = None,
+        reply_to: str | None = None,
+        ttl_s: float = 300.0,
+    ) -> int:
+        """Send a message to live workers (all, or those named); return to how many."""
+        rows = self._run(
+            "control/broadcast",
+            {
+                "body": body,
+                "destination": None if destination is None else list(destination),
+                "reply_to": reply_to,
+                "ttl_s": ttl_s,
+            },
+        )
+        self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
+        return int(rows[0][0])
+
+    def reply(self, reply_to: str, sender: str, body: bytes) -> None:
+        """Answer a message."""
+        self._run("control/reply", {"reply_to": reply_to, "sender": sender, "body": body})
+
+    def replies(
+        self, reply_to: str, *, timeout_s: float, limit: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield (sender, body) of answers as they come, until `limit` or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        count = 0
+        while True:
+            for sender, body in self._run("control/replies", {"reply_to": reply_to}):
+                yield sender, body
+                count += 1
+                if count == limit:
+                    return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            _pause(None, min(0.02, left))
+
+    def close(self) -> None:
+        """Close idle connections. The client can be used again."""
+        self._connections.close()
+        self._ears.close()
+
+
+def _existing(rows: Sequence[TupleRow]) -> set[str]:
+    if not rows:
+        raise InvalidJob("the database answered nothing to an enqueue")
+    return set(rows[0][0])
+
+
+def _pause(ear: Ear | None, seconds: float) -> list[str] | None:
+    if ear is not None:
+        return ear.hear(seconds)
+    threading.Event().wait(seconds)
+    return None
+
+
+def packed(ids: Sequence[str]) -> list[str]:
+    """Pack ids into notification payloads (JSON lists) below the server's limit of 8000 bytes."""
+    payloads: list[str] = []
+    batch: list[str] = []
+    size = 2
+    for one in ids:
+        length = len(json.dumps(one)) + 2
+        if size + length > 7900 and batch:
+            payloads.append(json.dumps(batch))
+            batch, size = [], 2
+        batch.append(one)
+        size += length
+    if batch:
+        payloads.append(json.dumps(batch))
+    return payloads

@@ -1,0 +1,43 @@
+"""Every knob of the engine, with its unit and its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Settings of one client or worker; passed down, never global.
+
+    Raises:
+        ValueError: A value is out of its bounds; the message names the field.
+    """
+
+    dsn: str  #: libpq URL or keyword string
+    schema: str = "pgcelery"  #: PostgreSQL schema that holds the engine's tables
+    connect_timeout_s: float = 4.0
+    pool_size: int = 10  #: connections a client may open at once
+    pool_timeout_s: float | None = 30.0  #: wait for a free one; None waits for ever
+    application_name: str = "pgcelery"
+    lease_s: float = 30.0  #: how long a silent worker is presumed alive
+    heartbeat_s: float = 5.0
+    maintain_s: float = 5.0  #: between two rounds of reaping and retention, by the leader
+    poll_min_s: float = 0.005  #: first poll after work ran out
+    poll_max_s: float = 5.0  #: slowest poll of an idle worker that hears notifications
+    poll_deaf_max_s: float = 0.25  #: the same without LISTEN (behind a transaction pooler)
+    listen: bool = True  #: use LISTEN/NOTIFY where it works
+    max_batch: int = 200  #: most jobs claimed in one round trip
+    synchronous_completion: bool = True  #: wait for the disk when outcomes are written
+    max_payload_bytes: int = 100 * 1024 * 1024
+    prune_batch: int = 5000  #: most expired results deleted in one statement
+
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout_s", "lease_s", "heartbeat_s", "maintain_s", "poll_min_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0 seconds")
+        if self.heartbeat_s * 2 > self.lease_s:
+            raise ValueError("heartbeat_s must be at most half of lease_s")
+        if not 1 <= self.max_batch <= 1000:
+            raise ValueError("max_batch must be 1 to 1000")
+        if self.pool_size < 1:
+            raise ValueError("pool_size must be at least 1")

@@ -1,0 +1,90 @@
+"""Connections that listen: what wakes a waiting client. Polling stands behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+from psycopg import sql as pgsql
+
+from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.database import Connection, connect, translated
+
+
+class Ear:
+    """One connection that listens on a channel of its own."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.channel = f"{config.schema}.{uuid.uuid4().hex}"[:63]
+        self.conn: Connection = connect(config)
+        with translated():
+            self.conn.execute(pgsql.SQL("listen {}").format(pgsql.Identifier(self.channel)))
+
+    def hear(self, timeout_s: float) -> list[str] | None:
+        """Wait for a notification; return the ids that it names.
+
+        Returns:
+            None when the time is over; an empty list when something came that names none.
+
+        Raises:
+            DatabaseUnavailable: The connection broke; the ear is useless.
+        """
+        heard: list[str] | None = None
+        with translated():
+            for notice in self.conn.notifies(timeout=timeout_s, stop_after=1):
+                heard = heard or []
+                with suppress(ValueError):
+                    heard += json.loads(notice.payload)
+        return heard
+
+
+class Ears:
+    """Ears kept for reuse, one lent to each waiting thread; beyond the bound none is lent."""
+
+    def __init__(self, config: EngineConfig, *, keep: int = 2) -> None:
+        self._config = config
+        self._keep = keep
+        self._pid = os.getpid()
+        self._idle: list[Ear] = []
+        self._inherited: list[Ear] = []
+        self._lent = 0
+
+    @contextmanager
+    def lend(self) -> Iterator[Ear | None]:
+        """Lend an ear, or None when listening is off or too many listen already.
+
+        Raises:
+            DatabaseUnavailable: Connecting failed.
+        """
+        if self._pid != os.getpid():
+            self._inherited += self._idle
+            self._idle, self._lent, self._pid = [], 0, os.getpid()
+        if not self._config.listen or self._lent >= self._config.pool_size:
+            yield None
+            return
+        self._lent += 1
+        ear: Ear | None = None
+        try:
+            ear = self._idle.pop() if self._idle else Ear(self._config)
+            yield ear
+        finally:
+            self._lent -= 1
+            if ear is not None and self._pid == os.getpid():
+                self._give_back(ear)
+
+    def _give_back(self, ear: Ear) -> None:
+        healthy = ear.conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        if healthy and len(self._idle) < self._keep:
+            self._idle.append(ear)
+        else:
+            ear.conn.close()
+
+    def close(self) -> None:
+        """Close the idle ones."""
+        if self._pid == os.getpid():
+            while self._idle:
+                self._idle.pop().conn.close()

@@ -1,0 +1,37 @@
+"""What the engine raises.
+
+::
+
+    EngineError
+    ├── DatabaseUnavailable   no connection, or it broke; trying again can help
+    ├── SchemaMismatch        the database's schema is older, or newer and breaking
+    ├── InvalidJob            a job that the database could not hold; nothing was written
+    ├── EmbeddedServerError   the embedded PostgreSQL could not be started
+    └── PoolTimeout           no free connection in time; trying again can help
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Any error of the engine."""
+
+
+class DatabaseUnavailable(EngineError):
+    """The database cannot be reached, or the connection broke. Trying again can help."""
+
+
+class SchemaMismatch(EngineError):
+    """The schema in the database does not fit this release; the message says what to do."""
+
+
+class InvalidJob(EngineError, ValueError):
+    """A job that the database could not hold: too long, or text with NUL. Nothing was written."""
+
+
+class EmbeddedServerError(EngineError):
+    """The embedded PostgreSQL could not be installed, started or found."""
+
+
+class PoolTimeout(DatabaseUnavailable):
+    """Every connection was in use for the whole of the time allowed."""

@@ -1,0 +1,446 @@
+"""The conversation of one worker with the database: lease, claims, outcomes, messages.
+
+A node owns the `Link` and says what it wants; whoever drives it (`pgcelery.engine.worker`) gives
+it outcomes and capacity, and gets jobs. It never waits. After a lost connection it sends again what
+was not answered for: tokens make that safe.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pgcelery.engine.arrays import BigintArray, IntegerArray, TextArray
+from pgcelery.engine.client import Client, packed
+from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.errors import DatabaseUnavailable, EngineError
+from pgcelery.engine.job import Job, Outcome
+from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
+from pgcelery.engine.outbox import Tray, again_params, ended_params
+from pgcelery.engine.statements import (
+    Kind,
+    Row,
+    beat_row,
+    job,
+    outcome_row,
+    statements,
+    wide_row,
+)
+
+logger = logging.getLogger(__name__)
+
+_LINGER_S = 0.002  # outcomes wait this long for company while other jobs run
+_RECONNECT_S = (0.05, 10.0)  # first and slowest pause between attempts
+_REFUSED_PAUSE_S = 0.5  # after the server refused a statement for a passing reason
+_ISOLATE = ("22", "23", "54", "P0")  # SQLSTATE classes that blame the data, not the moment
+
+
+class Node:
+    """One registered worker. Used from one thread."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        name: str,
+        info: Mapping[str, Any],
+        claimed: Callable[[list[tuple[Job, Row]]], None],
+        recorded: Callable[[Outcome], None],
+        late: Callable[[Outcome, str], None],
+        cancel: Callable[[Row], None],
+        message: Callable[[bytes, str | None], None],
+        held: Callable[[], Iterable[int]],
+    ) -> None:
+        self.config = config
+        self.name = name
+        self.info = info
+        self.client = Client(config)
+        self.link = Link(config)
+        self.worker_id: int | None = None
+        self.queues: dict[str, int] = {}
+        self._claimed = claimed
+        self._recorded = recorded
+        self._late = late
+        self._cancel = cancel
+        self._message = message
+        self._held = held  # tokens of runs in the pool
+        self._sql = statements(config.schema)
+        self.ended = Tray()
+        self.again = Tray()
+        self._flying: set[str] = set()  # names of statements sent and not answered
+        self._asked = 0
+        self._turn = 0
+        self.hungry = True  # there may be work: ask as soon as there is room
+        self._poll_s = config.poll_min_s
+        now = time.monotonic()
+        self._poll_at = now
+        self._due_at: float | None = None
+        self._beat_at = self._maintain_at = now
+        self.beat_ok_at = now
+        self._reconnect_at = now
+        self._reconnect_s = _RECONNECT_S[0]
+        self._quiet_until = now
+        self._told_at: dict[int, float] = {}
+        self._left = False
+
+    # -- connection -----------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected and registered."""
+        return self.link.state is LinkState.OPEN and self.worker_id is not None
+
+    def advance(self, now: float) -> None:
+        """Go on with the connection and handle what has arrived."""
+        if self.link.state is LinkState.CLOSED:
+            if now >= self._reconnect_at:
+                self._guard(self.link.open, now)
+            return
+        was = self.link.state
+        self._guard(self._receive, now)
+        if was is LinkState.CONNECTING and self.link.state is LinkState.OPEN:
+            self._opened(now)
+
+    def _receive(self) -> None:
+        for _, payload in self.link.advance():
+            if payload == "c":
+                self._beat_at = 0.0
+            elif payload[:1] == "q" and int(payload[1:]) in self.queues.values():
+                self.wake()
+
+    def _guard(self, act: Callable[[], None], now: float) -> None:
+        try:
+            act()
+        except DatabaseUnavailable as exc:
+            self._broken(str(exc), now)
+
+    def _broken(self, why: str, now: float) -> None:
+        logger.warning(
+            "database connection lost (%s); trying again in %.1f s",
+            why.splitlines()[0] if why else "no reason given",
+            self._reconnect_s,
+            extra={"action": "node.disconnected"},
+        )
+        self.link.close()
+        self._flying.clear()
+        self.ended.take_back(now)
+        self.again.take_back(now)
+        self._reconnect_at = now + self._reconnect_s * random.uniform(0.7, 1.3)
+        self._reconnect_s = min(self._reconnect_s * 2, _RECONNECT_S[1])
+
+    def _opened(self, now: float) -> None:
+        self._reconnect_s = _RECONNECT_S[0]
+        if self.config.listen:
+            self._send("listen", self._sql.listen, [], lambda rows: None)
+        if self.worker_id is not None:
+            logger.info("database connection is back", extra={"action": "node.reconnected"})
+            known = [*self._held(), *self.ended.tokens(), *self.again.tokens()]
+            self._send(
+                "reclaim",
+                self._sql.reclaim,
+                [self.worker_id, BigintArray.of(known)],
+                lambda rows: None,
+            )
+        self._beat_at = now
+        self.wake()
+
+    def register(self) -> None:
+        """Enter this worker into the table of workers; its lease starts."""
+        if "register" in self._flying or self.link.state is not LinkState.OPEN:
+            return
+        params: list[Param] = [
+            self.name,
+            socket.gethostname(),
+            os.getpid(),
+            TextArray.of(list(self.queues)),
+            json.dumps(self.info, default=str),
+            float(self.config.lease_s),
+        ]
+        self._send("register", self._sql.register, params, self._registered)
+
+    def _registered(self, rows: Rows) -> None:
+        self.worker_id = int.from_bytes(rows[0][0] or b"", "big")
+        self.beat_ok_at = time.monotonic()
+        self.wake()
+
+    def _send(
+        self,
+        key: str,
+        statement: Statement,
+        params: list[Param],
+        on_rows: Callable[[Rows], None],
+        on_refused: Callable[[str], None] | None = None,
+    ) -> None:
+        def answered(rows: Rows) -> None:
+            self._flying.discard(key)
+            on_rows(rows)
+
+        def refused(state: str, text: str) -> None:
+            self._flying.discard(key)
+            logger.error(
+                "the database refused to %s: %s (%s)",
+                key,
+                text,
+                state,
+                extra={"action": "node.refused", "sqlstate": state},
+            )
+            self._quiet_until = time.monotonic() + _REFUSED_PAUSE_S
+            if on_refused is not None:
+                on_refused(state)
+
+        self._flying.add(key)
+        self._guard(lambda: self.link.send(statement, params, answered, refused), time.monotonic())
+
+    # -- what to send ---------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Ask for work as soon as there is room."""
+        self.hungry = True
+        self._poll_s = self.config.poll_min_s
+
+    def put(self, outcome: Outcome, now: float) -> None:
+        """Take an outcome; it is recorded soon."""
+        tray = self.ended if outcome.state.final else self.again
+        tray.add(outcome, now)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every outcome was answered for."""
+        return self.ended.empty and self.again.empty
+
+    def converse(self, now: float, want: int, busy: bool) -> None:
+        """Send what is due: beats, upkeep, outcomes, and a wish for up to `want` jobs.
+
+        Args:
+            now: Monotonic time.
+            want: Room for jobs; 0 asks for none.
+            busy: Other jobs are running, so that outcomes may wait a moment for company.
+        """
+        if self.link.state is not LinkState.OPEN or self._left:
+            return
+        if self.worker_id is None:
+            self.register()
+            return
+        if now >= self._beat_at and "beat" not in self._flying:
+            self._beat_at = now + self.config.heartbeat_s
+            self._send(
+                "beat", self._sql.beat, [self.worker_id, float(self.config.lease_s)], self._beaten
+            )
+        if now < self._quiet_until:
+            return
+        if now >= self._maintain_at and "maintain" not in self._flying:
+            self._maintain_at = now + self.config.maintain_s * random.uniform(0.8, 1.2)
+            lease_s = self.config.maintain_s * 3
+            self._send(
+                "maintain",
+                self._sql.maintain,
+                [self.worker_id, float(lease_s), self.config.prune_batch],
+                self._maintained,
+            )
+        self._reschedule()
+        self._step(now, min(want, self.config.max_batch), busy)
+
+    def _reschedule(self) -> None:
+        if not self.again.waiting or "reschedule" in self._flying:
+            return
+        batch = self.again.take(self.config.max_batch)
+        params = self._built(again_params, batch, self.again)
+        if params is not None:
+            self._send(
+                "reschedule",
+                self._sql.reschedule,
+                [self.worker_id, *params],
+                self._rescheduled,
+                lambda state: self._refused(self.again, state),
+            )
+
+    def _step(self, now: float, want: int, busy: bool) -> None:
+        if "step" in self._flying:
+            return
+        tray = self.ended
+        flush = bool(tray.waiting) and (
+            not busy
+            or len(tray.waiting) >= self.config.max_batch // 4
+            or now - (tray.since or now) >= _LINGER_S
+        )
+        overdue = now >= self._poll_at or (self._due_at is not None and now >= self._due_at)
+        if not flush and not (want > 0 and (self.hungry or overdue)):
+            return
+        params = self._built(ended_params, tray.take(self.config.max_batch), tray)
+        if params is None:
+            return
+        self._asked = want
+        ids = list(self.queues.values())
+        self._turn += 1  # each queue is asked first in its turn
+        pivot = self._turn % len(ids) if ids else 0
+        self._send(
+            "step",
+            self._sql.step,
+            [self.worker_id, want, IntegerArray.of(ids[pivot:] + ids[:pivot]), *params],
+            self._stepped,
+            lambda state: self._refused(tray, state),
+        )
+
+    def _built(
+        self,
+        build: Callable[[list[Outcome], Callable[[str], int]], list[Any]],
+        batch: list[Outcome],
+        tray: Tray,
+    ) -> list[Any] | None:
+        try:
+            return build(batch, lambda name: self.client.intern([name])[name])
+        except DatabaseUnavailable:
+            tray.take_back(time.monotonic())
+        except EngineError:
+            logger.exception("an outcome cannot be stored", extra={"action": "node.unfit"})
+            tray.isolate(time.monotonic())
+        return None
+
+    def _refused(self, tray: Tray, state: str) -> None:
+        now = time.monotonic()
+        if state[:2] in _ISOLATE:
+            tray.isolate(now)
+        else:
+            tray.take_back(now)
+
+    def wait_s(self, now: float, want: int) -> float:
+        """Seconds until something here is due, when nothing arrives before."""
+        if self.link.state is LinkState.CLOSED:
+            return max(0.0, self._reconnect_at - now)
+        if not self.ready:
+            return 1.0
+        due = [self._beat_at, self._maintain_at]
+        if "step" not in self._flying:
+            if self.ended.waiting:
+                due.append((self.ended.since or now) + _LINGER_S)
+            if want > 0:
+                due.append(now if self.hungry else self._poll_at)
+                if self._due_at is not None:
+                    due.append(self._due_at)
+        return max(0.0, max(min(due), self._quiet_until) - now)
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def _stepped(self, rows: Rows) -> None:
+        now = time.monotonic()
+        decoded = [wide_row(cells) for cells in rows]
+        self._account(self.ended.answered(), decoded)
+        claims = sorted((row for row in decoded if row.kind is Kind.CLAIM), key=_token)
+        if claims:
+            self._poll_s = self.config.poll_min_s
+        if len(claims) < self._asked:
+            self.hungry = False
+            slowest = self.config.poll_max_s if self.config.listen else self.config.poll_deaf_max_s
+            self._poll_at = now + self._poll_s
+            self._poll_s = min(self._poll_s * 2, slowest)
+            soon = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
+            self._due_at = now + soon[0] / 1000 if soon else None
+        elif self._asked:
+            self.hungry = True
+        self._spread(decoded, satisfied=len(claims) < self._asked, now=now)
+        if claims:
+            names = {number: name for name, number in self.queues.items()}
+            self._claimed([(job(row, names.get(row.queue_id or 0, "")), row) for row in claims])
+
+    def _rescheduled(self, rows: Rows) -> None:
+        decoded = [outcome_row(cells) for cells in rows]
+        self._account(self.again.answered(), decoded)
+        self._spread(decoded, satisfied=False, now=time.monotonic())
+        self._due_at = time.monotonic()  # a retry may be due before what was known
+
+    def _account(self, outcomes: list[Outcome], rows: list[Row]) -> None:
+        late = {row.job_id: row.name or "" for row in rows if row.kind is Kind.LATE}
+        for outcome in outcomes:
+            if outcome.id in late:
+                logger.warning(
+                    "outcome of job %s refused: %s",
+                    outcome.id,
+                    late[outcome.id],
+                    extra={"action": "job.late", "job_id": outcome.id, "token": outcome.token},
+                )
+                self._late(outcome, late[outcome.id])
+            else:
+                self._recorded(outcome)
+
+    def _spread(self, rows: list[Row], *, satisfied: bool, now: float) -> None:
+        """Tell others: clients that wait for a result, workers of queues that got work."""
+        waiters: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row.kind is Kind.WAITER and row.name and row.job_id:
+                waiters[row.name].append(row.job_id)
+            elif row.kind is Kind.QUEUE_WOKEN and row.queue_id is not None:
+                if row.queue_id in self.queues.values():
+                    self.wake()
+                    if satisfied:
+                        continue
+                if now - self._told_at.get(row.queue_id, 0.0) >= self.config.poll_min_s / 2:
+                    self._told_at[row.queue_id] = now
+                    self._tell(self.config.schema, f"q{row.queue_id}")
+            elif row.kind is Kind.UNKNOWN_WORKER:
+                self._unknown()
+        for channel, ids in waiters.items():
+            for payload in packed(ids):
+                self._tell(channel, payload)
+
+    def _tell(self, channel: str, payload: str) -> None:
+        if self.link.state is LinkState.OPEN:
+            self._send("tell", self._sql.tell, [channel, payload], lambda rows: None)
+
+    def _beaten(self, rows: Rows) -> None:
+        self.beat_ok_at = time.monotonic()
+        for row in map(beat_row, rows):
+            if row.kind is Kind.CANCEL:
+                self._cancel(row)
+            elif row.kind is Kind.MESSAGE and row.payload is not None:
+                self._message(row.payload, row.name)
+            elif row.kind is Kind.UNKNOWN_WORKER:
+                self._unknown()
+
+    def _maintained(self, rows: Rows) -> None:
+        decoded = [wide_row(cells) for cells in rows]
+        claims = [row for row in decoded if row.kind is Kind.CLAIM]
+        for row in decoded:
+            if row.kind is Kind.UPKEEP and (row.priority or row.delivery):
+                logger.warning(
+                    "%d silent workers buried, %d runs taken from them",
+                    row.priority,
+                    row.delivery,
+                    extra={"action": "upkeep.reaped"},
+                )
+        self._spread(decoded, satisfied=False, now=time.monotonic())
+        if claims:
+            names = {number: name for name, number in self.queues.items()}
+            self._claimed([(job(row, names.get(row.queue_id or 0, "")), row) for row in claims])
+
+    def _unknown(self) -> None:
+        logger.warning(
+            "this worker's lease ran out; registering anew", extra={"action": "node.expired"}
+        )
+        self.worker_id = None
+
+    def leave(self) -> None:
+        """Strike this worker off; for when nothing of it runs any more."""
+        if self.ready and self.worker_id is not None:
+            self._send("leave", self._sql.leave, [self.worker_id], lambda rows: None)
+            self._left = True
+
+    @property
+    def silent(self) -> bool:
+        """Whether no answer is outstanding."""
+        return not self._flying
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self.link.close()
+        self.client.close()
+
+
+def _token(row: Row) -> int:
+    return row.token or 0

@@ -1,0 +1,122 @@
+"""Outcomes between a pool and the database: kept until the database has answered for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pgcelery.engine.arrays import (
+    BigintArray,
+    BooleanArray,
+    ByteaArray,
+    DoubleArray,
+    IntegerArray,
+    SmallintArray,
+    TextArray,
+    TimestampArray,
+)
+from pgcelery.engine.columns import follow_ups, no_follow_ups
+from pgcelery.engine.job import Outcome, State
+
+_NONE_ENDED = [
+    BigintArray.of([]),
+    TextArray.of([]),
+    SmallintArray.of([]),
+    ByteaArray.of([]),
+    DoubleArray.of([]),
+    *no_follow_ups(),
+]
+
+
+class Tray:
+    """One kind of outcome: those that wait, and those that are on their way."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Outcome] = []
+        self.sent: list[Outcome] = []
+        self.since: float | None = None  #: monotonic time of the oldest that waits
+        self.one_by_one = 0  #: how many to send alone, to find the one the server refuses
+
+    def add(self, outcome: Outcome, now: float) -> None:
+        """Put one in."""
+        if self.since is None:
+            self.since = now
+        self.waiting.append(outcome)
+
+    def take(self, most: int) -> list[Outcome]:
+        """Move up to `most` on their way, in token order, which is the order of row locks."""
+        if self.one_by_one:
+            self.one_by_one -= 1
+            most = 1
+        self.sent, self.waiting = self.waiting[:most], self.waiting[most:]
+        self.since = self.since if self.waiting else None
+        self.sent.sort(key=lambda outcome: outcome.token)
+        return self.sent
+
+    def answered(self) -> list[Outcome]:
+        """Give those that the database has answered for; they are no longer kept."""
+        done, self.sent = self.sent, []
+        return done
+
+    def take_back(self, now: float) -> None:
+        """Keep what was on its way for another try: no answer came."""
+        if self.sent:
+            self.waiting = self.sent + self.waiting
+            self.sent = []
+            self.since = now
+
+    def isolate(self, now: float) -> None:
+        """The server refused what was sent: narrow it down, and end the culprit without a result."""
+        if len(self.sent) == 1:
+            culprit = self.sent[0]
+            self.sent = []
+            self.add(Outcome(culprit.id, culprit.token, State.FAILED), now)
+            return
+        self.one_by_one = len(self.sent)
+        self.take_back(now)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits and nothing is on its way."""
+        return not (self.waiting or self.sent)
+
+    def tokens(self) -> list[int]:
+        """List the runs it holds outcomes of."""
+        return [outcome.token for outcome in (*self.waiting, *self.sent)]
+
+
+def ended_params(outcomes: list[Outcome], intern: Callable[[str], int]) -> list[Any]:
+    """Build the arguments of ``step_v1`` from the ended runs on."""
+    if not outcomes:
+        return _NONE_ENDED
+    pairs = [(outcome.token, job) for outcome in outcomes for job in outcome.follow_ups]
+    return [
+        BigintArray.of([outcome.token for outcome in outcomes]),
+        TextArray.of([outcome.id for outcome in outcomes]),
+        SmallintArray.of([outcome.state for outcome in outcomes]),
+        ByteaArray.of([outcome.result for outcome in outcomes]),
+        DoubleArray.of([outcome.ttl_s for outcome in outcomes]),
+        *(follow_ups(pairs, intern) if pairs else no_follow_ups()),
+    ]
+
+
+def again_params(outcomes: list[Outcome], intern: Callable[[str], int]) -> list[Any]:
+    """Build the arguments of ``reschedule_v1`` after the worker."""
+    queue_ids: Mapping[str, int] = {
+        outcome.queue: intern(outcome.queue) for outcome in outcomes if outcome.queue is not None
+    }
+    return [
+        BigintArray.of([outcome.token for outcome in outcomes]),
+        TextArray.of([outcome.id for outcome in outcomes]),
+        SmallintArray.of([outcome.state for outcome in outcomes]),
+        ByteaArray.of([outcome.payload for outcome in outcomes]),
+        IntegerArray.of(
+            [None if outcome.queue is None else queue_ids[outcome.queue] for outcome in outcomes]
+        ),
+        SmallintArray.of([outcome.priority for outcome in outcomes]),
+        TimestampArray.of_times([outcome.due_at for outcome in outcomes]),
+        DoubleArray.of([outcome.delay_s for outcome in outcomes]),
+        TimestampArray.of_times([outcome.expires_at for outcome in outcomes]),
+        BooleanArray.of([outcome.counted for outcome in outcomes]),
+        ByteaArray.of([outcome.result for outcome in outcomes]),
+    ]

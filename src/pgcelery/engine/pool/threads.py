@@ -1,0 +1,71 @@
+"""Jobs in threads of the node's process."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from pgcelery.engine.job import Handler
+from pgcelery.engine.pool.local import LocalPool
+
+_JOIN_S = 10.0  #: how long a stop waits for running jobs
+
+
+class ThreadPool(LocalPool):
+    """Runs jobs in `size` daemon threads. Time limits are not enforced."""
+
+    def __init__(
+        self, size: int, *, chunk_window_s: float = 0.02, prefetch: int | None = None
+    ) -> None:
+        super().__init__(size, chunk_window_s=chunk_window_s, prefetch=prefetch)
+        self._threads: list[threading.Thread] = []
+        self._named = 0
+
+    def start(self, handler: Handler) -> None:
+        """Prepare this process and start the threads."""
+        super().start(handler)
+        self._spawn(self.size)
+
+    def grow(self, n: int) -> None:
+        """Add `n` threads."""
+        self.size += n
+        self._spawn(n)
+
+    def shrink(self, n: int) -> None:
+        """End `n` threads, each after the job it has and those already queued.
+
+        Raises:
+            ValueError: No thread would be left.
+        """
+        if n >= self.size:
+            raise ValueError("a pool keeps at least one slot")
+        self.size -= n
+        for _ in range(n):
+            self._queue.put(None)
+
+    def stop(self, *, kill: bool) -> None:
+        """End the threads; with `kill`, or after ten seconds, busy ones are left to themselves."""
+        queued = self._unqueue(lambda _, __: True)
+        for _ in self._threads:
+            self._queue.put(None)
+        deadline = time.monotonic() + (0.0 if kill else _JOIN_S)
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if not self._threads:  # else one of them may still post; its socket must stay its own
+            self._close()
+        self.submit(queued)  # nobody runs these any more, but `recall` gives them
+
+    def _spawn(self, n: int) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for _ in range(n):
+            self._named += 1
+            thread = threading.Thread(
+                target=self._serve, name=f"pool-thread-{self._named}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self) -> None:
+        while (item := self._queue.get()) is not None:
+            self._run(item[0])

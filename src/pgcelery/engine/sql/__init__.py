@@ -1,0 +1,3 @@
+"""All SQL of the engine; `pgcelery.engine.database.load` reads it."""
+
+from __future__ import annotations

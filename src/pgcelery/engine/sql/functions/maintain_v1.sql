@@ -1,0 +1,95 @@
+-- One round of upkeep by whoever holds the lease on it: bury workers that fell silent, return their
+-- runs, delete what is past its time. Calling it without the lease does nothing. A run whose job
+-- has deliveries left becomes ready again; any other is handed to the caller under a new token
+-- (kind 0, flag 2) so that it can be ended, by someone who knows how, without running.
+-- Rows returned: those, 8 a queue that got work, 7 one row of counts (token = deleted results,
+-- priority = buried workers, delivery = returned runs) when the caller holds the lease.
+create function pgcelery.maintain_v1(
+    me integer, lease_s double precision, prune_batch integer
+) returns table (kind integer, job_id text, token bigint, queue_id integer, name text,
+                 payload bytea, priority integer, delivery integer, flags integer)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    buried integer;
+    returned integer;
+    pruned integer;
+begin
+    insert into pgcelery.leases as l (role, worker_id, until)
+    values ('upkeep', me, now() + make_interval(secs => lease_s))
+    on conflict (role) do update set worker_id = excluded.worker_id, until = excluded.until
+    where l.until < now() or l.worker_id = me;
+    if not found or not exists (select from pgcelery.workers w where w.id = me) then
+        return;
+    end if;
+
+    delete from pgcelery.workers w where w.lease_until < now();
+    get diagnostics buried = row_count;
+
+    -- Every run whose worker is gone, however it came about; in flight only, so a scan is cheap.
+    return query
+    with orphans as (
+        select r.token
+        from pgcelery.running r
+        where not exists (select from pgcelery.workers w where w.id = r.worker_id)
+        order by r.token
+        limit 1000
+        for update skip locked
+    ), gone as (
+        delete from pgcelery.running r
+        using orphans o
+        where r.token = o.token
+        returning r.job_id, r.delivery, r.flags
+    ), judged as (
+        select g.job_id, g.delivery, g.flags, j.queue_id, j.priority, j.seq, j.name, j.payload,
+               g.delivery >= j.max_deliveries as over
+        from gone g
+        join pgcelery.jobs j on j.id = g.job_id
+    ), again as (
+        insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
+        select d.queue_id, d.priority, d.seq, d.job_id, d.delivery, d.flags
+        from judged d
+        where not d.over
+        returning queue_id
+    ), ending as (
+        insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags)
+        select nextval('pgcelery.tokens'), d.job_id, me, d.queue_id, d.delivery, d.flags
+        from judged d
+        where d.over
+        returning c.token, c.job_id
+    )
+    select 0, d.job_id, e.token, d.queue_id, d.name, d.payload, d.priority::integer,
+           d.delivery::integer, d.flags | 2
+    from ending e join judged d on d.job_id = e.job_id
+    union all
+    select distinct 8, null::text, null::bigint, a.queue_id, null::text, null::bytea,
+           null::integer, null::integer, null::integer
+    from again a;
+    get diagnostics returned = row_count;
+
+    with old as (
+        select s.id from pgcelery.results s
+        where s.expires_at < now()
+        order by s.expires_at
+        limit prune_batch
+        for update skip locked
+    ), gone as (
+        delete from pgcelery.results s using old o where s.id = o.id returning s.id, s.state
+    ), jobs as (
+        delete from pgcelery.jobs j using gone g where j.id = g.id and g.state >= 10
+    )
+    select count(*) into pruned from gone;
+
+    delete from pgcelery.cancels c where c.requested_at < now() - interval '1 day'
+        and not exists (select from pgcelery.running r where r.job_id = c.job_id);
+    delete from pgcelery.waiters w where w.until < now();
+    delete from pgcelery.inbox i where i.expires_at < now();
+    delete from pgcelery.replies p where p.expires_at < now();
+    delete from pgcelery.late l where l.at < now() - interval '7 days';
+
+    return query select 7, null::text, pruned::bigint, null::integer, null::text, null::bytea,
+                        buried, returned, null::integer;
+end
+$$;

@@ -1,0 +1,74 @@
+-- Record runs that end with "again": state 4 retries at a time, state 2 gives the job back. The
+-- job keeps its place in the order of enqueue. Fenced like finish_v1; a repeat of what was recorded
+-- is recognised by jobs.last_token. Each row is a handful of statements: this is not the hot path.
+-- Rows returned: kind 2 late (name = reason), 8 a queue that got work.
+create function pgcelery.reschedule_v1(
+    me integer, tokens bigint[], ids text[], states smallint[], payloads bytea[],
+    queue_ids integer[], priorities smallint[], due_ats timestamptz[], delays double precision[],
+    expiries timestamptz[], counted boolean[], results bytea[]
+) returns table (kind integer, job_id text, queue_id integer, name text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    o record;
+    run record;
+    job record;
+    deliveries integer;
+    due timestamptz;
+begin
+    for o in
+        select *
+        from unnest(tokens, ids, states, payloads, queue_ids, priorities, due_ats, delays, expiries,
+                    counted, results)
+            as u(token, id, state, payload, queue_id, priority, due_at, delay_s, expires_at,
+                 counted, result)
+        order by u.token
+    loop
+        delete from pgcelery.running r
+        where r.token = o.token
+        returning r.delivery, r.flags into run;
+        if not found then
+            perform from pgcelery.jobs j where j.id = o.id and j.last_token = o.token;
+            if not found then
+                insert into pgcelery.late (job_id, token, worker_id, state, reason, result_bytes)
+                values (o.id, o.token, me, o.state, 'reassigned', octet_length(o.result));
+                return query select 2, o.id::text, null::integer, 'reassigned'::text;
+            end if;
+            continue;
+        end if;
+
+        due := case when o.state = 4
+                    then coalesce(now() + make_interval(secs => o.delay_s), o.due_at, now()) end;
+        update pgcelery.jobs j
+        set payload = coalesce(o.payload, j.payload),
+            queue_id = coalesce(o.queue_id, j.queue_id),
+            priority = coalesce(o.priority, j.priority),
+            expires_at = coalesce(o.expires_at, j.expires_at),
+            due_at = due,
+            last_token = o.token
+        where j.id = o.id
+        returning j.queue_id, j.priority, j.seq into job;
+        continue when not found;  -- forgotten or pruned by an operator while it ran
+
+        deliveries := case when o.state = 4 then 0
+                           when o.counted then run.delivery
+                           else run.delivery - 1 end;
+        if due > now() then
+            insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
+            values (job.queue_id, due, job.seq, o.id, job.priority, deliveries, run.flags);
+        else
+            insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
+            values (job.queue_id, job.priority, job.seq, o.id, deliveries, run.flags);
+        end if;
+        if o.result is not null then
+            insert into pgcelery.results as s (id, state, result)
+            values (o.id, o.state, o.result)
+            on conflict (id) do update set state = excluded.state, result = excluded.result
+            where s.finished_at is null;
+        end if;
+        return query select 8, null::text, job.queue_id, null::text;
+    end loop;
+end
+$$;

@@ -1,0 +1,2 @@
+-- Which migrations the database has.
+select number, breaking from pgcelery.migrations;

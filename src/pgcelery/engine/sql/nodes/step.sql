@@ -1,0 +1,2 @@
+-- A node's round trip: what ended, and what it wants.
+select * from pgcelery.step_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)

@@ -1,0 +1,343 @@
+"""What a worker process runs: a node, a pool, and the loop that lets them talk.
+
+One thread does it all and waits in one place, `select`. Signals and other threads reach it by a
+pipe. Claiming follows the pool's capacity, so outcomes that cannot be written yet slow claiming
+down: nothing is buffered beyond what the pool holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
+from pgcelery.engine.link import LinkState
+from pgcelery.engine.node import Node
+from pgcelery.engine.pool import ActiveJob, Pool
+from pgcelery.engine.statements import Flag, Row
+
+logger = logging.getLogger(__name__)
+
+How = Literal["warm", "cold"]
+_FAREWELL_S = 10.0  # how long a stopping worker tries to record its last outcomes
+
+
+class Worker:
+    """One worker. `run` in any thread; `stop` from any thread or signal handler.
+
+    Args:
+        config: Where and how.
+        handler: What jobs mean.
+        pool: Where they run; started and stopped by this worker.
+        name: The worker's name, as others see it; need not be unique.
+        queues: Names of the queues it serves, none before another.
+        info: Kept in its row for those who look.
+        on_control: Called with each broadcast message and whom to answer.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        handler: Handler,
+        pool: Pool,
+        *,
+        name: str,
+        queues: Sequence[str],
+        info: Mapping[str, Any] | None = None,
+        on_control: Callable[[bytes, str | None], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.name = name
+        self.pool = pool
+        self.ready = threading.Event()
+        self.stopped = threading.Event()
+        self._handler = handler
+        self._initial_queues = list(dict.fromkeys(queues))
+        self._on_control = on_control
+        self._node = Node(
+            config,
+            name=name,
+            info=dict(info or {}),
+            claimed=self._claimed,
+            recorded=self._recorded,
+            late=handler.late,
+            cancel=self._cancel,
+            message=self._message,
+            held=lambda: self._tokens.values(),
+        )
+        self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
+        self._how: How | None = None
+        self._deadline: float | None = None
+        self._recalled = False
+        self._calls: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._waker, self._alarm = os.pipe()
+        os.set_blocking(self._waker, False)
+        os.set_blocking(self._alarm, False)
+        # Not epoll: that forgets a descriptor that was closed and opened again under its number.
+        self._selector = selectors.PollSelector()
+        self._pool_ended = False
+        self._watched: dict[int, int] = {}
+
+    # -- from any thread ------------------------------------------------------------------------
+
+    def stop(self, how: How = "warm", *, timeout_s: float | None = None) -> None:
+        """Ask it to end.
+
+        Args:
+            how: ``warm`` lets running jobs finish and gives the others back; ``cold`` kills them.
+            timeout_s: Seconds after which warm becomes cold; None waits for ever.
+        """
+        if self._how != "cold":
+            self._how = how
+        if timeout_s is not None:
+            self._deadline = time.monotonic() + timeout_s
+        self._alert()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run a function in the worker's own thread, soon; the way to touch its pool."""
+        with self._lock:
+            self._calls.append(function)
+        self._alert()
+
+    def _alert(self) -> None:
+        with suppress(BlockingIOError, OSError):
+            os.write(self._alarm, b"!")
+
+    @property
+    def queues(self) -> list[str]:
+        """Names of the queues it serves."""
+        return list(self._node.queues) or list(self._initial_queues)
+
+    def add_queue(self, name: str) -> None:
+        """Serve another queue from now on."""
+        ids = self._node.client.intern([name])
+
+        def add() -> None:
+            self._node.queues.update(ids)
+            self._node.wake()
+
+        self.call(add)
+
+    def cancel_queue(self, name: str) -> None:
+        """Claim nothing from a queue any more; what was claimed is finished."""
+
+        def cancel() -> None:
+            self._node.queues.pop(name, None)
+
+        self.call(cancel)
+
+    def active(self) -> list[ActiveJob]:
+        """List what is running."""
+        return self.pool.active()
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until stopped. Outages of the database are outlived, at the start too."""
+        self.pool.start(self._handler)
+        self._selector.register(self._waker, selectors.EVENT_READ)
+        try:
+            while not self._over():
+                self._round()
+        finally:
+            self._end()
+
+    def _over(self) -> bool:
+        if self._how is None:
+            return False
+        now = time.monotonic()
+        if self._how == "warm" and self._deadline is not None and now >= self._deadline:
+            self._how = "cold"
+        if self._how == "cold":
+            return True
+        if not self._recalled:
+            self._recalled = True
+            self._give_back()
+        if not self.pool.idle:
+            return False
+        self._farewell()
+        return True
+
+    def _round(self) -> None:
+        now = time.monotonic()
+        want = self._want()
+        tick_s = self.pool.tick()
+        timeout = self._node.wait_s(now, want)
+        if tick_s is not None:
+            timeout = min(timeout, tick_s)
+        if self._how is not None and self._deadline is not None:
+            timeout = min(timeout, max(0.0, self._deadline - now))
+        self._watch()
+        for key, _ in self._selector.select(timeout):
+            if key.fd == self._waker:
+                self._answer_calls()
+        self._collect()
+        self._node.advance(time.monotonic())
+        if self._node.link.state is LinkState.OPEN:
+            self._enter()
+            self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
+        self._fence()
+
+    def _want(self) -> int:
+        return self.pool.capacity() if self._how is None and self._node.queues else 0
+
+    def _watch(self) -> None:
+        """Bring the selector up to what the pool and the link want."""
+        pool_fds = [] if self._pool_ended else self.pool.filenos()
+        wanted = dict.fromkeys(pool_fds, selectors.EVENT_READ)
+        link = self._node.link
+        if link.state is not LinkState.CLOSED:
+            events = selectors.EVENT_READ
+            if link.wants_write:
+                # While connecting the socket is readable only when libpq waits for that.
+                connecting = link.state is LinkState.CONNECTING
+                events = selectors.EVENT_WRITE if connecting else events | selectors.EVENT_WRITE
+            wanted[link.fileno()] = events
+        if wanted == self._watched:
+            return
+        for fd in self._watched:
+            with suppress(KeyError, ValueError, OSError):
+                self._selector.unregister(fd)
+        for fd, events in wanted.items():
+            self._selector.register(fd, events)
+        self._watched = wanted
+
+    def _answer_calls(self) -> None:
+        with suppress(BlockingIOError):
+            while os.read(self._waker, 4096):
+                pass
+        with self._lock:
+            calls, self._calls = self._calls, []
+        for function in calls:
+            try:
+                function()
+            except Exception:  # a caller's mistake must not end the worker
+                logger.exception("a call into the worker failed", extra={"action": "worker.call"})
+
+    def _enter(self) -> None:
+        if not self._node.queues and self._initial_queues:
+            try:
+                self._node.queues.update(self._node.client.intern(self._initial_queues))
+            except DatabaseUnavailable:
+                return
+            self._initial_queues = []
+        if self._node.ready and not self.ready.is_set():
+            self.ready.set()
+
+    def _collect(self) -> None:
+        now = time.monotonic()
+        for outcome in self.pool.collect():
+            self._tokens.pop(outcome.id, None)
+            self._node.put(outcome, now)
+
+    def _fence(self) -> None:
+        """Begin nothing more when the lease may have run out: others may have it by now."""
+        config = self.config
+        if not self._tokens or time.monotonic() - self._node.beat_ok_at < config.lease_s * 0.8:
+            return
+        for job in self.pool.recall():
+            self._tokens.pop(job.id, None)
+
+    # -- what the node tells --------------------------------------------------------------------
+
+    def _claimed(self, claims: list[tuple[Job, Row]]) -> None:
+        now = time.monotonic()
+        jobs = []
+        for job, row in claims:
+            flags = row.flags or 0
+            if job.lost:
+                self._lose(job, Lost("worker_lost", "its worker fell silent"), now)
+            elif flags & Flag.CANCELLED:
+                self._lose(job, Lost("cancelled", "cancelled before it began"), now)
+            elif job.expired:
+                self._lose(job, Lost("expired", "it expired before it began"), now)
+            else:
+                self._tokens[job.id] = job.token
+                jobs.append(job)
+        if not jobs:
+            return
+        try:
+            self._handler.received(jobs)
+        except Exception:  # hearing of jobs must not keep them from running
+            logger.exception("handler.received failed", extra={"action": "worker.received"})
+        self.pool.submit(jobs)
+
+    def _lose(self, job: Job, why: Lost, now: float) -> None:
+        self._node.put(self._verdict(job, why), now)
+
+    def _verdict(self, job: Job, why: Lost) -> Outcome:
+        try:
+            return self._handler.lost(job, why)
+        except Exception:  # whatever the handler makes of it, the run must end
+            logger.exception("handler.lost failed", extra={"action": "worker.lost"})
+            return Outcome(job.id, job.token, State.FAILED)
+
+    def _recorded(self, outcome: Outcome) -> None:
+        self._handler.finished(outcome)
+
+    def _cancel(self, row: Row) -> None:
+        if row.flags and row.job_id and self._tokens.get(row.job_id) == row.token:
+            self.pool.terminate(row.job_id, row.priority or 15)
+
+    def _message(self, body: bytes, reply_to: str | None) -> None:
+        if self._on_control is None:
+            return
+        try:
+            self._on_control(body, reply_to)
+        except Exception:  # a bad message must not end the worker
+            logger.exception("a control message failed", extra={"action": "worker.control"})
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _give_back(self) -> None:
+        now = time.monotonic()
+        for job in self.pool.recall():
+            self._tokens.pop(job.id, None)
+            self._node.put(Outcome(job.id, job.token, State.AVAILABLE), now)
+
+    def _end(self) -> None:
+        cold = not self.pool.idle
+        if cold:
+            self._give_back()
+        self.pool.stop(kill=cold)
+        self._pool_ended = True
+        self._collect()
+        if cold:
+            now = time.monotonic()
+            self._give_back()
+            for active in self.pool.active():
+                job = active.job
+                if self._tokens.pop(job.id, None) is not None:
+                    self._lose(job, Lost("shutdown", "the worker was shut down", active.pid), now)
+        self._farewell()
+        self._node.leave()
+        self._drain(lambda: self._node.silent, 1.0)
+        self._node.close()
+        self._selector.close()
+        os.close(self._waker)
+        alarm, self._alarm = self._alarm, -1
+        os.close(alarm)
+        self.stopped.set()
+
+    def _farewell(self) -> None:
+        self._collect()
+        self._drain(lambda: self._node.settled and self._node.silent, _FAREWELL_S)
+
+    def _drain(self, done: Callable[[], bool], limit_s: float) -> None:
+        """Talk to the database until `done`, at most `limit_s`."""
+        give_up = time.monotonic() + limit_s
+        while not done() and time.monotonic() < give_up:
+            self._node.converse(time.monotonic(), 0, False)
+            self._watch()
+            wait_s = min(self._node.wait_s(time.monotonic(), 0), give_up - time.monotonic(), 0.2)
+            self._selector.select(max(0.0, wait_s))
+            self._node.advance(time.monotonic())
