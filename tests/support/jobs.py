@@ -16,7 +16,11 @@ from tests.support.wait import wait_for
 def new_job(payload: bytes = b"ok", queue: str = "q", **options: Any) -> NewJob:
     """Make a job with an id of its own."""
     return NewJob(
-        options.pop("id", None) or str(uuid.uuid4()), queue, options.pop("name", "test"), payload, **options
+        options.pop("id", None) or str(uuid.uuid4()),
+        queue,
+        options.pop("name", "test"),
+        payload,
+        **options,
     )
 
 

@@ -1,0 +1,45 @@
+# The whole workflow; `make help` lists it. PY is the interpreter of the environment to use.
+PY ?= .venv/bin/python
+SHELL := /bin/bash
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup:  ## make .venv with everything that development needs
+	python3 -m venv .venv
+	.venv/bin/pip install -q -e ".[dev]"
+
+check: lint types contracts  ## ruff, mypy --strict, import contracts, shape of the modules
+	$(PY) -m pytest -q tests/house
+
+lint:
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types:
+	$(PY) -m mypy
+
+contracts:
+	$(dir $(PY))lint-imports
+
+fix:  ## let ruff mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+test:  ## the tests, on an embedded PostgreSQL
+	$(PY) -m pytest
+
+faults:  ## only those that kill processes or cut connections
+	$(PY) -m pytest -m fault
+
+cov:  ## the tests with coverage
+	$(PY) -m coverage run -m pytest
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report
+
+bench:  ## pgcelery against Celery on Redis, interleaved
+	$(PY) -m bench
+
+ci: check test  ## what CI runs in its own environment
+
+.PHONY: help setup check lint types contracts fix test faults cov bench ci
