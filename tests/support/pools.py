@@ -14,7 +14,7 @@ Body = Callable[[bytes], bytes]
 _tokens = itertools.count(1)
 
 
-class TooSlow(Exception):
+class TooSlowError(Exception):
     """The soft limit's error."""
 
 
@@ -63,7 +63,7 @@ class Bodies:
     def process_stopping(self, exitcode: int) -> None: ...
 
     def soft_limit_error(self) -> BaseException:
-        return TooSlow()
+        return TooSlowError()
 
 
 def jobs_of(name: str, *payloads: bytes) -> list[Job]:

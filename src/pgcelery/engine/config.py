@@ -39,5 +39,7 @@ class EngineConfig:
             raise ValueError("heartbeat_s must be at most half of lease_s")
         if not 1 <= self.max_batch <= 1000:
             raise ValueError("max_batch must be 1 to 1000")
+        if not 1 <= len(self.schema) <= 30 or set(self.schema) & set("'%\\\0"):
+            raise ValueError("schema must be 1 to 30 characters without ' % and backslash")
         if self.pool_size < 1:
             raise ValueError("pool_size must be at least 1")

@@ -56,6 +56,7 @@ class LocalPool:
         self._inside = 0
         self._handler: Handler | None = None
         self._wakes, self._waker = socket.socketpair()
+        self._closing = threading.Lock()  # or a late thread could write to a reused descriptor
         self._wakes.setblocking(False)
         self._waker.setblocking(False)
 
@@ -131,7 +132,7 @@ class LocalPool:
             fault = traceback.format_exc()
         del self._running[me]
         self._done.append(_Done(job, time.monotonic() - began, outcome, fault))
-        with suppress(OSError):  # full of wake-ups already, or the pool was stopped
+        with suppress(OSError), self._closing:  # full of wake-ups already, or closed
             self._waker.send(b"x")
 
     def _unqueue(self, wanted: Callable[[Job, float], bool]) -> list[Job]:
@@ -154,5 +155,6 @@ class LocalPool:
         return self._handler.lost(job, why)
 
     def _close(self) -> None:
-        self._wakes.close()
-        self._waker.close()
+        with self._closing:
+            self._wakes.close()
+            self._waker.close()

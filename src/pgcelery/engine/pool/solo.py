@@ -39,8 +39,6 @@ class SoloPool(LocalPool):
         finally:
             self._server = None
             self._served.set()
-            if self._stopped:
-                self._close()
 
     def run_next(self, timeout_s: float = 0.0) -> bool:
         """Run the next job in the calling thread; False if none came in time."""
@@ -74,7 +72,6 @@ class SoloPool(LocalPool):
         self._stopped = True
         self._queue.put(None)  # wakes serve
         self.submit(queued)  # not to be run any more, but `recall` gives them
-        if self._server is None:
-            self._close()
-        elif not kill and self._server != threading.get_ident():
+        if not kill and self._server not in (None, threading.get_ident()):
             self._served.wait(_JOIN_S)
+        self._close()

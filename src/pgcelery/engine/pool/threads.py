@@ -51,9 +51,7 @@ class ThreadPool(LocalPool):
         deadline = time.monotonic() + (0.0 if kill else _JOIN_S)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        if not self._threads:  # else one of them may still post; its socket must stay its own
-            self._close()
+        self._close()
         self.submit(queued)  # nobody runs these any more, but `recall` gives them
 
     def _spawn(self, n: int) -> None:

@@ -1,0 +1,1 @@
+"""Measures pgcelery beside real Celery on Redis: `python -m bench`."""

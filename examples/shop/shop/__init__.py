@@ -1,0 +1,1 @@
+"""A small shop: orders are priced, paid, packed and mailed by Celery tasks."""

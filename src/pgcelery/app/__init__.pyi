@@ -1,0 +1,1 @@
+from pgcelery.compat.app import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.amqp import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.annotations import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.autoretry import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.backends import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.base import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.builtins import *  # noqa: F403

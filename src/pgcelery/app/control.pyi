@@ -1,0 +1,1 @@
+from pgcelery.compat.app.control import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.defaults import *  # noqa: F403

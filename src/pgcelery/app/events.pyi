@@ -1,0 +1,1 @@
+from pgcelery.compat.app.events import *  # noqa: F403

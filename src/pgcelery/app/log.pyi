@@ -1,0 +1,1 @@
+from pgcelery.compat.app.log import *  # noqa: F403

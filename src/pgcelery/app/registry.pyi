@@ -1,0 +1,1 @@
+from pgcelery.compat.app.registry import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.routes import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.task import *  # noqa: F403

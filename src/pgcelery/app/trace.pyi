@@ -1,0 +1,1 @@
+from pgcelery.compat.app.trace import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.app.utils import *  # noqa: F403

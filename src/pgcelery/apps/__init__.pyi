@@ -1,0 +1,1 @@
+from pgcelery.compat.apps import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.apps.worker import *  # noqa: F403

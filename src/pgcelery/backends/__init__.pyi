@@ -1,0 +1,1 @@
+from pgcelery.compat.backends import *  # noqa: F403

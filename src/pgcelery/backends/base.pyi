@@ -1,0 +1,1 @@
+from pgcelery.compat.backends.base import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.bootsteps import *  # noqa: F403

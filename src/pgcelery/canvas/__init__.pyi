@@ -1,0 +1,1 @@
+from pgcelery.compat.canvas import *  # noqa: F403

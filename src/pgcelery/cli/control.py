@@ -1,0 +1,214 @@
+"""``pgcelery inspect``, ``control`` and ``status``: talk to running workers.
+
+Source: Celery 5.7, ``celery.bin.control``. Exit code 69 when no node replies, as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import click
+from kombu.utils.json import dumps
+
+from pgcelery.cli.base import (
+    COMMA_SEPARATED_LIST,
+    CeleryCommand,
+    CeleryOption,
+    Decorator,
+    handle_preload_options,
+    indent,
+)
+
+__all__ = ("control", "inspect", "status")
+
+
+def _remote_options(fun: Callable[..., Any]) -> Callable[..., Any]:
+    group = "Remote Control Options"
+    for decorate in (
+        click.option(
+            "-j",
+            "--json",
+            "as_json",
+            is_flag=True,
+            cls=CeleryOption,
+            help_group=group,
+            help="Use json as output format.",
+        ),
+        click.option(
+            "-d",
+            "--destination",
+            type=COMMA_SEPARATED_LIST,
+            cls=CeleryOption,
+            help_group=group,
+            help="Comma separated list of destination node names.",
+        ),
+        click.option(
+            "-t",
+            "--timeout",
+            type=float,
+            default=1.0,
+            cls=CeleryOption,
+            help_group=group,
+            help="Timeout in seconds waiting for reply.",
+        ),
+    ):
+        fun = decorate(fun)
+    return fun
+
+
+def _list_option(kind: str) -> Decorator:
+    def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if not value or ctx.resilient_parsing:
+            return
+        formatter = click.HelpFormatter()
+        with formatter.section(f"{kind.capitalize()} Commands"):
+            formatter.write_dl(
+                [
+                    (f"{name} {info.signature}" if info.signature else name, info.help)
+                    for name, info in _commands(kind).items()
+                ]
+            )
+        click.echo(formatter.getvalue(), nl=False)
+        ctx.exit()
+
+    return click.option(
+        "--list",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help=f"List available {kind} commands and exit.",
+    )
+
+
+def _commands(kind: str) -> dict[str, Any]:
+    from pgcelery.compat.worker.control import Panel
+
+    return {
+        name: info
+        for name, info in sorted(Panel.meta.items())
+        if info.type == kind and info.visible
+    }
+
+
+def _arguments(kind: str, command: str, args: list[str]) -> dict[str, Any]:
+    """Turn the words after a command into its keyword arguments.
+
+    Raises:
+        click.UsageError: No such command, too many words, or a word of the wrong type.
+    """
+    known = _commands(kind)
+    if command not in known:
+        raise click.UsageError(
+            f"Command {command} not recognized. Available {kind} commands: {', '.join(known)}"
+        )
+    meta = known[command]
+    arguments = dict(_typed(meta, command, args))
+    rest = args[len(meta.args or ()) :]
+    if meta.variadic:
+        arguments[meta.variadic] = rest
+    elif rest:
+        raise click.UsageError(f"Command {command!r} takes arguments: {meta.signature}")
+    return arguments
+
+
+def _typed(meta: Any, command: str, args: list[str]) -> Iterator[tuple[str, Any]]:
+    for (name, kind), word in zip(meta.args or (), args, strict=False):
+        try:
+            yield name, word if kind is None else kind(word)
+        except (TypeError, ValueError) as exc:
+            raise click.UsageError(f"{command}: {name} cannot be {word!r}: {exc}") from exc
+
+
+def _say(ctx: click.Context, reply: dict[str, Any], show_body: bool = False) -> None:
+    node, answer = next(iter(reply.items()))
+    word, body = ctx.obj.pretty(answer)
+    title = ctx.obj.style(f"{node}: ", fg="cyan", bold=True)
+    ctx.obj.say_chat("->", f"{title}{word}", indent(body, 4) if show_body else "", show_body)
+
+
+def _finish(ctx: click.Context, replies: Any, as_json: bool, count: bool) -> None:
+    if not replies:
+        from pgcelery.compat.exceptions import CeleryCommandException
+        from pgcelery.compat.platforms import EX_UNAVAILABLE
+
+        raise CeleryCommandException(
+            message="No nodes replied within time constraint", exit_code=EX_UNAVAILABLE
+        )
+    if as_json:
+        ctx.obj.echo(dumps(replies))
+    elif count and not ctx.obj.quiet:
+        ctx.obj.echo(f"\n{len(replies)} {'node' if len(replies) == 1 else 'nodes'} online.")
+
+
+@click.command(cls=CeleryCommand)
+@_remote_options
+@click.pass_context
+@handle_preload_options
+def status(
+    ctx: click.Context,
+    timeout: float,
+    destination: list[str] | None,
+    as_json: bool,
+    **kwargs: Any,
+) -> None:
+    """Show list of workers that are online."""
+    replies = ctx.obj.app.control.inspect(
+        timeout=timeout,
+        destination=destination,
+        callback=None if as_json else partial(_say, ctx),
+    ).ping()
+    _finish(ctx, replies, as_json, count=True)
+
+
+@click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
+@click.argument("command")
+@_list_option("inspect")
+@_remote_options
+@click.pass_context
+@handle_preload_options
+def inspect(
+    ctx: click.Context,
+    command: str,
+    timeout: float,
+    destination: list[str] | None,
+    as_json: bool,
+    **kwargs: Any,
+) -> None:
+    """Ask workers with the COMMAND inspect command (--list shows them)."""
+    arguments = _arguments("inspect", command, ctx.args)
+    replies = ctx.obj.app.control.inspect(
+        timeout=timeout,
+        destination=destination,
+        callback=None if as_json else partial(_say, ctx, show_body=True),
+    )._request(command, **arguments)
+    _finish(ctx, replies, as_json, count=True)
+
+
+@click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
+@click.argument("command")
+@_list_option("control")
+@_remote_options
+@click.pass_context
+@handle_preload_options
+def control(
+    ctx: click.Context,
+    command: str,
+    timeout: float,
+    destination: list[str] | None,
+    as_json: bool,
+    **kwargs: Any,
+) -> None:
+    """Tell workers to do something with the COMMAND control command (--list shows them)."""
+    arguments = _arguments("control", command, ctx.args)
+    replies = ctx.obj.app.control.broadcast(
+        command,
+        arguments=arguments,
+        timeout=timeout,
+        destination=destination,
+        callback=None if as_json else partial(_say, ctx, show_body=True),
+        reply=True,
+    )
+    _finish(ctx, replies, as_json, count=False)

@@ -1,0 +1,121 @@
+"""One job as a worker gets it: the message in it, its task, its request; or why it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from pgcelery.compat.app.request import Context
+from pgcelery.compat.exceptions import InvalidTaskError, NotRegistered
+from pgcelery.compat.message import Message, decode
+from pgcelery.compat.result import inputs
+from pgcelery.compat.serialization import load
+from pgcelery.engine import Job
+
+__all__ = ("Delivery",)
+
+
+class Delivery:
+    """Decodes a job; what goes wrong is kept, not raised.
+
+    Attributes:
+        error: Why the job cannot be run, or None.
+        message: The message; with only id and name in its headers when the payload is garbage.
+        request: The fields of the task's `Context`.
+        task: The registered task, or None.
+    """
+
+    def __init__(self, handler: Any, job: Job) -> None:
+        self.handler = handler
+        self.app = handler.app
+        self.job = job
+        self.error: BaseException | None = None
+        try:
+            self.message = decode(job.payload)
+        except DecodeError as exc:
+            self.error = InvalidTaskError(str(exc))
+            self.message = Message({"id": job.id, "task": job.name})
+        self.name = str(self.message.headers.get("task") or job.name)
+        self.task = self.app.tasks.get(self.name)
+        self.request = self._request()
+        if self.task is None and self.error is None:
+            self.error = NotRegistered(self.name)
+
+    def _request(self) -> dict[str, Any]:
+        message, job = self.message, self.job
+        properties = message.properties
+        info = properties.get("delivery_info") or {}
+        request = dict(message.headers)
+        if "chord_parents" in request:
+            inputs.take(request)
+        request.setdefault("id", job.id)
+        request.update(
+            properties=properties,
+            reply_to=properties.get("reply_to"),
+            correlation_id=properties.get("correlation_id"),
+            hostname=self.handler.hostname,
+            delivery_info={
+                "exchange": info.get("exchange"),
+                "routing_key": info.get("routing_key"),
+                "priority": properties.get("priority"),
+                "redelivered": job.delivery > 1 or bool(info.get("redelivered")),
+            },
+            is_eager=False,
+            args=(),
+            kwargs={},
+        )
+        if self.error is None:
+            self._fill_from_body(request)
+        return request
+
+    def _fill_from_body(self, request: dict[str, Any]) -> None:
+        message = self.message
+        try:
+            args, kwargs, embed = load(
+                message.body,
+                message.content_type,
+                message.content_encoding,
+                self.handler.accept,
+                message.headers.get("compression"),
+            )
+            if not isinstance(args, (list, tuple)) or not isinstance(kwargs, Mapping):
+                raise TypeError("arguments are no list, or keyword arguments no mapping")
+            request.update(args=args, kwargs=kwargs, **(embed or {}))
+        except ContentDisallowed as exc:
+            self.error = exc
+        except Exception as exc:
+            self.error = InvalidTaskError(f"the body of the message is no task: {exc}")
+
+    @cached_property
+    def context(self) -> Context:
+        """The request as hooks and signals get it."""
+        return Context(self.request, called_directly=False)
+
+    @property
+    def backend(self) -> Any:
+        """Where the result goes."""
+        return self.app.backend if self.task is None else self.task.backend
+
+    def stores(self) -> bool:
+        """Whether a failure is stored."""
+        ignored = self.request.get("ignore_result")
+        if self.task is None:
+            return not ignored
+        ignored = self.task.ignore_result if ignored is None else ignored
+        return not ignored or bool(self.task.store_errors_even_if_ignored)
+
+    def limits(self) -> tuple[float | None, float | None]:
+        """Hard and soft time limit in seconds."""
+        pair = self.request.get("timelimit")
+        hard, soft = pair if isinstance(pair, (list, tuple)) and len(pair) == 2 else (None, None)
+        if self.task is not None:
+            hard, soft = hard or self.task.time_limit, soft or self.task.soft_time_limit
+        return _seconds(hard), _seconds(soft)
+
+
+def _seconds(value: Any) -> float | None:
+    """A limit that came in a message: what is no positive number is none."""
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None

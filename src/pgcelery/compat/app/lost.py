@@ -1,0 +1,266 @@
+"""Ends that no body came to: lost processes, time limits, revocation, bad messages, failed parents.
+
+Source: Celery 5.7, `celery.worker.request.Request` (`on_failure`, `on_timeout`, `_announce_revoked`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pgcelery.compat import signals, states
+from pgcelery.compat.app import running as runs
+from pgcelery.compat.app.delivery import Delivery
+from pgcelery.compat.app.execution import encode_failure, redelivery
+from pgcelery.compat.app.links import call_errbacks
+from pgcelery.compat.app.running import Running
+from pgcelery.compat.app.trace import get_task_name, task_has_custom
+from pgcelery.compat.app.tracelog import LOG_RETRY
+from pgcelery.compat.einfo import ExceptionInfo
+from pgcelery.compat.exceptions import (
+    Ignore,
+    Retry,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from pgcelery.engine import Lost, Outcome, State
+
+__all__ = ("failure", "outcome", "unless_parents_succeeded")
+
+logger = logging.getLogger("celery.worker.request")
+
+#: Runs without an outcome after which an ``acks_late`` task is not tried again.
+MAX_DELIVERIES = 5
+
+#: How a task that ends without running is revoked: reason, and whether its process was killed.
+_REVOKED = {
+    "cancelled": ("revoked", False),
+    "expired": ("expired", False),
+    "terminated": ("terminated", True),
+}
+
+
+def outcome(delivery: Delivery, why: Lost) -> Outcome:
+    """End a run for a reason that the engine gives."""
+    if why.kind in _REVOKED:
+        return _revoke(delivery, why)
+    task, job = delivery.task, delivery.job
+    late = bool(task is not None and task.acks_late)
+    if why.kind == "time_limit":
+        name = get_task_name(delivery.context, delivery.name)
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", why.limit_s, name, job.id)
+        if late and not task.acks_on_timeout and job.delivery < MAX_DELIVERIES:
+            return redelivery(job, counted=True)
+        limit = why.limit_s
+        shown = int(limit) if limit is not None and limit == int(limit) else limit
+        return failure(delivery, TimeLimitExceeded(shown))
+    if why.kind == "shutdown" and late:
+        return redelivery(job, counted=False)
+    exc = WorkerLostError(f"Worker exited prematurely: {why.detail or 'unknown'}.")
+    # "worker_lost" comes when the deliveries are used up; the others are of this one run.
+    if task is not None and why.kind != "worker_lost":
+        again = _try_again(delivery, exc)
+        if again is not None:
+            return again
+    logger.error("Task handler raised error: %r", exc)
+    return failure(delivery, exc, hooks=False)
+
+
+def _try_again(delivery: Delivery, exc: WorkerLostError) -> Outcome | None:
+    """Run a task once more whose process was lost, if it says so."""
+    task, job = delivery.task, delivery.job
+    if task.retry_on_worker_lost:
+        retries = delivery.context.retries
+        if task.max_retries is not None and retries >= task.max_retries:
+            return None
+        try:
+            return _retry(delivery, exc)
+        except Exception:
+            logger.exception(
+                "Failed to retry task %s[%s] after worker was lost", delivery.name, job.id
+            )
+    if task.acks_late and task.reject_on_worker_lost and job.delivery < MAX_DELIVERIES:
+        return redelivery(job, counted=True)
+    return None
+
+
+def _retry(delivery: Delivery, exc: WorkerLostError) -> Outcome:
+    task, context, job = delivery.task, delivery.context, delivery.job
+    delay = task.default_retry_delay
+    running = Running(str(context.id))
+    token = runs.enter(running)
+    task.request_stack.push(context)
+    try:
+        task.signature_from_request(
+            context, countdown=delay, retries=context.retries + 1
+        ).apply_async(add_to_parent=False)
+        reason = Retry(exc=exc, when=delay)
+        einfo = _einfo(exc)
+        task.on_retry(exc, context.id, context.args, context.kwargs, einfo)
+        signals.task_retry.send(sender=task, request=context, reason=reason, einfo=einfo)
+    finally:
+        task.request_stack.pop()
+        runs.leave(token)
+    again = running.again
+    assert again is not None, "apply_async did not send the call that it was told to repeat"
+    data = {"id": job.id, "name": get_task_name(context, task.name), "exc": str(reason)}
+    logger.info(LOG_RETRY, data, extra={"data": data})
+    meta = None
+    if delivery.stores():
+        meta = encode_failure(task.backend, context, states.RETRY, exc, einfo.traceback)
+    return Outcome(
+        job.id,
+        job.token,
+        State.RETRYABLE,
+        result=meta,
+        payload=again.payload,
+        delay_s=again.delay_s,
+    )
+
+
+def _einfo(exc: BaseException) -> ExceptionInfo:
+    return ExceptionInfo((type(exc), exc, exc.__traceback__))
+
+
+def _revoke(delivery: Delivery, why: Lost) -> Outcome:
+    reason, terminated = _REVOKED[why.kind]
+    job, context = delivery.job, delivery.context
+    if not terminated:
+        name = get_task_name(context, delivery.name)
+        logger.info("Discarding revoked task: %s[%s]", name, job.id)
+    meta = ttl_s = None
+    if delivery.stores():
+        exc = TaskRevokedError(reason)
+        meta = _encode(delivery, states.REVOKED, exc, None)
+        ttl_s = _ttl_s(delivery, states.REVOKED)
+    if signals.task_revoked.receivers:
+        signals.task_revoked.send(
+            sender=delivery.task,
+            request=_worker_request(delivery),
+            terminated=terminated,
+            signum=why.signum,
+            expired=why.kind == "expired",
+        )
+    return Outcome(job.id, job.token, State.CANCELLED, result=meta, ttl_s=ttl_s)
+
+
+def _worker_request(delivery: Delivery) -> Any:
+    """What receivers know as a worker's request; here it is the task's own."""
+    context = delivery.context
+    context.name = context.task_name = delivery.name
+    context.task_id = context.id
+    return context
+
+
+def failure(
+    delivery: Delivery,
+    exc: BaseException,
+    *,
+    hooks: bool = True,
+    signal: bool = True,
+    errbacks: bool = True,
+) -> Outcome:
+    """End a job as FAILURE; never raises.
+
+    Args:
+        delivery: The job.
+        exc: Why.
+        hooks: Whether `on_failure` and `after_return` of the task are called.
+        signal: Whether ``task_failure`` is sent.
+        errbacks: Whether error links are called.
+    """
+    job = delivery.job
+    running = Running(str(delivery.request["id"]))
+    token = runs.enter(running)
+    meta = ttl_s = None
+    try:
+        einfo = _einfo(exc)
+        if delivery.stores():
+            shown = einfo.traceback if exc.__traceback__ is not None else None
+            meta = _encode(delivery, states.FAILURE, exc, shown)
+            ttl_s = _ttl_s(delivery, states.FAILURE)
+        _spread(delivery, exc, einfo, errbacks=errbacks, stored=meta is not None)
+        if delivery.task is not None:
+            _tell(delivery, exc, einfo, hooks=hooks, signal=signal)
+    except BaseException:
+        logger.exception("The failure of task %s could not be told to everyone", job.id)
+    finally:
+        runs.leave(token)
+    return Outcome(
+        job.id,
+        job.token,
+        State.FAILED,
+        result=meta,
+        ttl_s=ttl_s,
+        follow_ups=tuple(running.follow_ups),
+    )
+
+
+def _encode(
+    delivery: Delivery, state: str, exc: BaseException, traceback: str | None
+) -> bytes | None:
+    backend = delivery.backend
+    if hasattr(backend, "encode_meta"):
+        return encode_failure(backend, delivery.context, state, exc, traceback)
+    backend.store_result(delivery.context.id, exc, state, traceback, request=delivery.context)
+    return None
+
+
+def _ttl_s(delivery: Delivery, state: str) -> float | None:
+    found = getattr(delivery.backend, "ttl_s", None)
+    ttl: float | None = found(state) if found else None
+    return ttl
+
+
+def _spread(
+    delivery: Delivery, exc: BaseException, einfo: Any, *, errbacks: bool, stored: bool
+) -> None:
+    """Let the rest of the chain fail, and call the error links."""
+    context = delivery.context
+    backend = delivery.backend
+    if stored and context.chain:
+        backend._fail_chain(context.chain, exc, einfo.traceback)
+    if errbacks:
+        call_errbacks(backend, context, exc, einfo.traceback)
+
+
+def _tell(delivery: Delivery, exc: BaseException, einfo: Any, *, hooks: bool, signal: bool) -> None:
+    task, context = delivery.task, delivery.context
+    task.request_stack.push(context)
+    try:
+        if hooks:
+            task.on_failure(exc, context.id, context.args, context.kwargs, einfo)
+            if task_has_custom(task, "after_return"):
+                task.after_return(
+                    states.FAILURE, exc, context.id, context.args, context.kwargs, None
+                )
+        if signal:
+            signals.task_failure.send(
+                sender=task,
+                task_id=context.id,
+                exception=exc,
+                args=context.args,
+                kwargs=context.kwargs,
+                traceback=exc.__traceback__,
+                einfo=einfo,
+            )
+    finally:
+        task.request_stack.pop()
+
+
+def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
+    """Fill in the arguments that the job waited for; an outcome if there are none to have.
+
+    A job that waited for one that was ignored ends like that one: it never runs, and stays PENDING.
+    """
+    headers, request, job = delivery.message.headers, delivery.request, delivery.job
+    try:
+        request["args"] = delivery.app.backend.chord_args(headers, request["args"])
+    except Ignore:
+        return Outcome(job.id, job.token, State.COMPLETED)
+    except Exception as exc:
+        # The error links of a later step of a chain are those of the step that failed.
+        first = not isinstance(headers["chord_parents"], str)
+        return failure(delivery, exc, hooks=False, signal=False, errbacks=first)
+    return None

@@ -1,0 +1,456 @@
+"""Sending a call: options, route and message become a job, and the job is inserted.
+
+Source: Celery 5.7, `Celery.send_task` and `AMQP.send_task_message`; `conn` and `using` are additions.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from kombu.exceptions import EncodeError, OperationalError
+from kombu.utils.functional import maybe_list, retry_over_time
+
+from pgcelery.compat import signals
+from pgcelery.compat._state import get_current_worker_task
+from pgcelery.compat.app.connections import driver_connection
+from pgcelery.compat.app.envelope import (
+    Envelope,
+    check_arguments,
+    check_text,
+    seal,
+    times,
+)
+from pgcelery.compat.app.running import collecting, divert
+from pgcelery.compat.exceptions import AlwaysEagerIgnored
+from pgcelery.compat.message import Message, encode
+from pgcelery.compat.result import inputs
+from pgcelery.compat.serialization import dump
+from pgcelery.compat.utils.ids import uuid
+from pgcelery.engine import DatabaseUnavailable, NewJob
+
+__all__ = ("Outgoing", "build", "build_job", "collecting", "insert", "send_task")
+
+logger = logging.getLogger("celery.app.sending")
+
+#: Said by nobody; None is a value that clears a default.
+_OMITTED: Any = object()
+
+#: Celery counts priorities from 0 to 9, the highest first.
+_MAX_PRIORITY = 9
+
+#: Runs without an outcome that an ``acks_late`` task may have.
+MAX_DELIVERIES = 5
+
+#: Options that are fields of the message.
+_ENVELOPE_OPTIONS = ("origin", "argsrepr", "kwargsrepr")
+
+#: Options that say where to.
+_ROUTING_OPTIONS = ("queue", "exchange", "routing_key", "exchange_type")
+
+#: Options of kombu's `publish` that mean nothing here.
+_IGNORED_OPTIONS = (
+    "declare",
+    "timeout",
+    "confirm_timeout",
+    "immediate",
+    "mandatory",
+    "event_dispatcher",
+    "create_sent_event",
+)
+
+
+class Outgoing(NamedTuple):
+    """One call that is ready to be inserted; more than one job when it is a broadcast."""
+
+    name: str
+    task_id: str
+    jobs: list[NewJob]
+    envelope: Envelope
+    exchange: str
+    routing_key: str
+    retry: bool
+    retry_policy: dict[str, Any]
+
+    def announce(self) -> None:
+        """Tell the receivers of `after_task_publish` that it was sent."""
+        headers, _, body = self.envelope
+        if signals.after_task_publish.receivers:
+            signals.after_task_publish.send(
+                sender=self.name,
+                body=body,
+                headers=headers,
+                exchange=self.exchange,
+                routing_key=self.routing_key,
+            )
+        if signals.task_sent.receivers:
+            signals.task_sent.send(
+                sender=self.name,
+                task_id=self.task_id,
+                task=self.name,
+                args=body[0],
+                kwargs=body[1],
+                eta=headers["eta"],
+                taskset=headers["group"],
+            )
+
+
+def send_task(
+    app: Any,
+    name: str,
+    args: Any = None,
+    kwargs: Any = None,
+    *,
+    result_cls: Any = None,
+    add_to_parent: bool = True,
+    conn: Any = None,
+    using: Any = None,
+    **options: Any,
+) -> Any:
+    """Send a call by name; gives its `AsyncResult`.
+
+    Args:
+        app: The application.
+        name: Name of the task; it need not be registered here.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        result_cls: Makes the result, given the id.
+        add_to_parent: Whether the call is listed among the children of the task that makes it.
+        conn: A psycopg connection, SQLAlchemy session or connection, or Django database alias: the
+            call is inserted inside its transaction, and is sent if and only if that commits.
+        using: The same under Django's name.
+        **options: Those of `build`.
+
+    Raises:
+        TypeError: Arguments or options of a wrong type.
+        ValueError: Options out of range.
+        kombu.exceptions.EncodeError: Arguments that the serializer cannot say.
+        kombu.exceptions.OperationalError: The database cannot be reached.
+    """
+    # A task that is called does not come here then.
+    if options.get("task_type") is None and app.conf.task_always_eager:
+        warnings.warn(
+            AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2
+        )
+    transaction = driver_connection(conn if conn is not None else using)
+    ignore_result = options.get("ignore_result")
+    outgoing = build(app, name, args, kwargs, **options)
+    insert(
+        app,
+        outgoing.jobs,
+        conn=transaction,
+        retry_policy=outgoing.retry_policy,
+        retry=outgoing.retry,
+    )
+    outgoing.announce()
+    result = (result_cls or app.AsyncResult)(outgoing.task_id)
+    result.ignored = ignore_result
+    if add_to_parent:
+        parent = get_current_worker_task()
+        if parent is not None:
+            parent.add_trail(result)
+    return result
+
+
+def build_job(app: Any, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> NewJob:
+    """Give the job of a call without inserting it; takes the options of `build`."""
+    return build(app, name, args, kwargs, **options).jobs[0]
+
+
+def build(
+    app: Any,
+    name: str,
+    args: Any = None,
+    kwargs: Any = None,
+    *,
+    task_id: str | None = None,
+    countdown: Any = None,
+    eta: Any = None,
+    expires: Any = _OMITTED,
+    time_limit: Any = _OMITTED,
+    soft_time_limit: Any = _OMITTED,
+    router: Any = None,
+    route_name: str | None = None,
+    task_type: Any = None,
+    producer: Any = None,
+    publisher: Any = None,
+    connection: Any = None,
+    ignore_result: bool | None = None,
+    headers: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Outgoing:
+    """Make a call ready to be inserted, and tell the receivers of `before_task_publish`.
+
+    Args:
+        app: The application.
+        name: Name of the task.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        task_id: Its id; default a new one.
+        countdown: Seconds until it may start.
+        eta: Time before which it may not start.
+        expires: Seconds until, or time after which it is not run any more.
+        time_limit: Seconds after which its process is killed.
+        soft_time_limit: Seconds after which `SoftTimeLimitExceeded` is raised in it.
+        router: Used instead of the app's.
+        route_name: Name that is routed instead of the task's.
+        task_type: The task itself, when its own options have been merged already.
+        producer: Not used: there is no broker.
+        publisher: Not used.
+        connection: Not used.
+        ignore_result: Whether its result is kept; None leaves it to the task.
+        headers: Headers of the application's own.
+        **options: Everything else that `apply_async` takes, and `inputs.OPTIONS`; what nobody knows
+            becomes a property of the message.
+    """
+    check_text("task name", name)
+    check_arguments(args, kwargs)
+    task_id = uuid() if not task_id else check_text("task_id", task_id)
+    if task_type is None:
+        task_type, options = _own_options(app, name, options)
+    limits = {
+        "expires": expires,
+        "time_limit": time_limit,
+        "soft_time_limit": soft_time_limit,
+    }
+    for option, given in limits.items():
+        default = options.pop(option, None)
+        limits[option] = default if given is _OMITTED else given
+    waits = inputs.take(options)
+    options = (router or app.amqp.router).route(
+        options, route_name or name, args, kwargs, task_type
+    )
+    when = times(app, countdown, eta, limits["expires"])
+    if when.expires_at is not None:
+        options["expiration"] = _expiration(task_id, when.expires_at)
+    _inherit(app, options)
+    envelope = seal(
+        app,
+        task_id,
+        name,
+        args,
+        kwargs,
+        when,
+        ignore_result=ignore_result,
+        time_limit=limits["time_limit"],
+        soft_time_limit=limits["soft_time_limit"],
+        **_fields(app, options),
+    )
+    if headers:
+        envelope.headers.update(headers)
+    envelope.headers.update(waits)
+    late = app.conf.task_acks_late if task_type is None else task_type.acks_late
+    shape = NewJob(
+        id=task_id,
+        queue="",
+        name=name,
+        payload=b"",
+        due_at=when.due_at,
+        delay_s=when.delay_s,
+        expires_at=when.expires_at,
+        max_deliveries=MAX_DELIVERIES if late else 1,
+        ttl_s=_ttl_s(app.conf.result_expires),
+        parents=inputs.flat(waits.get("chord_parents", ())),
+    )
+    return _address(app, shape, envelope, options)
+
+
+def _own_options(app: Any, name: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Merge the options of the task of this name, if it is registered here."""
+    # The registry itself: asking `app.tasks` would finalize the app.
+    task = app._tasks.get(name) if hasattr(app._tasks, "get") else None
+    own = task._get_exec_options() if task is not None else {}
+    return task, {**{k: v for k, v in own.items() if v is not None}, **options}
+
+
+def _inherit(app: Any, options: dict[str, Any]) -> None:
+    """Take root, parent and perhaps priority from the task that makes the call."""
+    if options.get("root_id") and options.get("parent_id"):
+        return
+    parent = get_current_worker_task()
+    if parent is None:
+        return
+    request = parent.request
+    options["root_id"] = options.get("root_id") or request.root_id or request.id
+    options["parent_id"] = options.get("parent_id") or request.id
+    if app.conf.task_inherit_parent_priority and options.get("priority") is None:
+        options["priority"] = (request.delivery_info or {}).get("priority")
+
+
+def _fields(app: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `options` what is a field of the message."""
+    take = options.pop
+    stamped = take("stamped_headers", None)
+    fields = {
+        "callbacks": maybe_list(take("link", None)),
+        "errbacks": maybe_list(take("link_error", None)),
+        "chain": take("chain", None),
+        "chord": take("chord", None),
+        "group_id": take("group_id", None),
+        "group_index": take("group_index", None),
+        "retries": take("retries", 0),
+        "reply_to": take("reply_to", None) or app.thread_oid,
+        "root_id": take("root_id", None),
+        "parent_id": take("parent_id", None),
+        "shadow": take("shadow", None),
+        "replaced_task_nesting": take("replaced_task_nesting", 0),
+        "stamped_headers": stamped,
+        "stamps": {stamp: take(stamp) for stamp in maybe_list(stamped) or () if stamp in options},
+    }
+    for option in _ENVELOPE_OPTIONS:
+        fields[option] = take(option, None)
+    for option in _IGNORED_OPTIONS:
+        take(option, None)
+    return fields
+
+
+def _expiration(task_id: str, expires_at: datetime) -> float:
+    left = (expires_at - datetime.now(UTC)).total_seconds()
+    if left < 0:
+        logger.warning(
+            "%s has an expiration date in the past (%ss ago). It is sent all the same, "
+            "and will be revoked rather than run.",
+            task_id,
+            -left,
+        )
+        return 0
+    return left
+
+
+def _priority(value: Any) -> int:
+    if value is None:
+        return _MAX_PRIORITY
+    if not isinstance(value, int):
+        raise TypeError(f"priority must be a number from 0 to 9, not {value!r}")
+    return _MAX_PRIORITY - min(max(value, 0), _MAX_PRIORITY)
+
+
+def _ttl_s(expires: Any) -> float | None:
+    if isinstance(expires, timedelta):
+        expires = expires.total_seconds()
+    return float(expires) if expires else None
+
+
+def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any]) -> Outgoing:
+    """Find the queues, let the receivers of `before_task_publish` have their say, and encode."""
+    take = options.pop
+    retry, policy = take("retry", None), take("retry_policy", None)
+    serializer = take("serializer", None) or app.conf.task_serializer
+    compression = take("compression", None) or app.conf.task_compression
+    queue = options.get("queue")
+    destinations = app.amqp.resolve_queue(options)
+    info = destinations[0][1] if destinations else {"exchange": "", "routing_key": ""}
+    for option in _ROUTING_OPTIONS:
+        take(option, None)
+    options["delivery_mode"] = _delivery_mode(app, take("delivery_mode", None))
+    headers, properties, body = envelope
+    properties.update(options)
+    retry_policy = {**app.conf.task_publish_retry_policy, **(policy or {})}
+    if signals.before_task_publish.receivers:
+        signals.before_task_publish.send(
+            sender=shape.name,
+            body=body,
+            **info,
+            declare=None if queue is None else [queue],
+            headers=headers,
+            properties=properties,
+            retry_policy=retry_policy,
+        )
+    payload = _encode(envelope, info, serializer, compression)
+    job = shape._replace(payload=payload, priority=_priority(properties.get("priority")))
+    # A broadcast is one job a queue; the first of them has the id that callers know.
+    jobs = [
+        job._replace(
+            id=shape.id if place == 0 else f"{shape.id}@{name}", queue=check_text("queue", name)
+        )
+        for place, (name, _) in enumerate(destinations)
+    ]
+    return Outgoing(
+        name=shape.name,
+        task_id=shape.id,
+        jobs=jobs,
+        envelope=envelope,
+        exchange=info["exchange"],
+        routing_key=info["routing_key"],
+        retry=app.conf.task_publish_retry if retry is None else retry,
+        retry_policy=retry_policy,
+    )
+
+
+def _delivery_mode(app: Any, mode: Any) -> int:
+    mode = mode or app.conf.task_default_delivery_mode
+    return {"transient": 1, "persistent": 2}.get(mode, mode) if isinstance(mode, str) else mode
+
+
+def _encode(
+    envelope: Envelope, info: dict[str, Any], serializer: str, compression: str | None
+) -> bytes:
+    headers, properties, body = envelope
+    content_type, encoding, data, compressed_as = dump(body, serializer, compression)
+    if compressed_as:
+        headers = {**headers, "compression": compressed_as}
+    properties = {**properties, "delivery_info": info}
+    try:
+        return encode(Message(headers, properties, data, content_type, encoding))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise EncodeError(f"headers or properties of the task: {exc}") from exc
+
+
+def insert(
+    app: Any,
+    jobs: list[NewJob],
+    *,
+    conn: Any = None,
+    retry: bool | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+) -> None:
+    """Insert jobs in one transaction, or keep them for the end of the run that sends them.
+
+    Args:
+        app: The application.
+        jobs: What to insert; an id that exists already is left alone and logged.
+        conn: A psycopg connection in whose transaction to insert; nothing is tried again then.
+        retry: Whether to try again when the database is away; None asks the settings.
+        retry_policy: How; None asks the settings.
+
+    Raises:
+        kombu.exceptions.OperationalError: The database cannot be reached.
+    """
+    conn = conn or getattr(jobs, "conn", None)
+    jobs = divert(jobs, conn)
+    if not jobs:
+        return
+
+    def enqueue() -> set[str]:
+        existing: set[str] = app.engine.enqueue(jobs, conn=conn)
+        return existing
+
+    try:
+        if conn is None and (app.conf.task_publish_retry if retry is None else retry):
+            existing = _retrying(enqueue, retry_policy or app.conf.task_publish_retry_policy)
+        else:
+            existing = enqueue()
+    except DatabaseUnavailable as exc:
+        raise OperationalError(str(exc)) from exc
+    for task_id in existing:
+        logger.warning("Task %s was sent before: nothing was sent again.", task_id)
+
+
+def _retrying(enqueue: Any, policy: Mapping[str, Any]) -> Any:
+    try:
+        return enqueue()
+    except DatabaseUnavailable:
+        tries = policy.get("max_retries")
+        if tries is not None and tries <= 0:
+            raise
+        return retry_over_time(
+            enqueue,
+            (DatabaseUnavailable,),
+            max_retries=None if tries is None else tries - 1,
+            interval_start=policy.get("interval_start", 0),
+            interval_step=policy.get("interval_step", 0.2),
+            interval_max=policy.get("interval_max", 1),
+        )

@@ -1,0 +1,33 @@
+"""What kinds of pool have in common.
+
+Source: Celery 5.7, ``celery.concurrency.base`` (names only: the pools are the engine's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ("BasePool", "PoolOptions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """What a worker asks of its pool."""
+
+    size: int  #: processes or threads
+    max_tasks_per_child: int | None = None
+    max_memory_per_child_kib: int | None = None
+    prefetch: int = 4  #: tasks held for each process, the running one included; 0 is no bound
+
+
+class BasePool:
+    """A kind of pool; `build` makes the engine's pool for one worker."""
+
+    #: whether ``--concurrency`` means processes
+    is_cpu_bound = False
+
+    @classmethod
+    def build(cls, options: PoolOptions) -> Any:
+        """Make the pool."""
+        raise TypeError(f"{cls.__name__} is no pool")

@@ -1,0 +1,3 @@
+"""Tasks in Django projects."""
+
+from __future__ import annotations

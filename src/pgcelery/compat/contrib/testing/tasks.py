@@ -1,0 +1,13 @@
+"""The task by which a test worker is found to work."""
+
+from __future__ import annotations
+
+from pgcelery.compat.app import shared_task
+
+__all__ = ("ping",)
+
+
+@shared_task(name="celery.ping")  # type: ignore[untyped-decorator]
+def ping() -> str:
+    """Answer."""
+    return "pong"

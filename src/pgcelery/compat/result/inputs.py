@@ -1,0 +1,63 @@
+"""What a job that waits for others takes from them.
+
+A call that is sent before its input exists carries the option ``chord_parents``: the id of the call
+whose result is its first argument, or a (nested) list of ids when that argument is a list. It
+becomes the message header of that name, and the flat ids become the job's parents.
+``chord_immutable`` says that it only waits and takes no argument; ``chord_member`` that it is one
+of a group that is a chord's body, which fails with the header's own error. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+#: An id, or a list of these.
+Inputs = Any
+
+#: Options of `apply_async` that are about this.
+OPTIONS = ("chord_parents", "chord_immutable", "chord_member")
+
+
+def of(result: Any) -> Inputs:
+    """Say which results make up the value of `result`, an `AsyncResult` or `GroupResult`."""
+    members = getattr(result, "results", None)
+    return result.id if members is None else [of(member) for member in members]
+
+
+def flat(inputs: Inputs) -> tuple[str, ...]:
+    """List the ids in `inputs`, each once, in order."""
+    found: dict[str, None] = {}
+    pending = [inputs]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found[item] = None
+        else:
+            pending.extend(reversed(item))
+    return tuple(found)
+
+
+def build(inputs: Inputs, value_of: Callable[[str], Any]) -> Any:
+    """Make the value: each id replaced by ``value_of(id)``."""
+    if isinstance(inputs, str):
+        return value_of(inputs)
+    return [build(item, value_of) for item in inputs]
+
+
+def take(options: dict[str, Any]) -> dict[str, Any]:
+    """Remove these options from `options` and give them."""
+    return {key: options.pop(key) for key in OPTIONS if key in options}
+
+
+def fill(args: Any, headers: Mapping[str, Any], value_of: Callable[[str], Any]) -> tuple[Any, ...]:
+    """Give the arguments of a call whose parents have ended.
+
+    Args:
+        args: Those it was sent with.
+        headers: Its message headers.
+        value_of: Gives the result of a parent.
+    """
+    if headers.get("chord_immutable"):
+        return tuple(args)
+    return (build(headers["chord_parents"], value_of), *args)

@@ -1,0 +1,105 @@
+"""`Consumer`: the side of a worker that takes tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pgcelery.compat.events import EventDispatcher
+
+__all__ = ("Consumer", "TaskConsumer")
+
+logger = logging.getLogger("celery.worker.consumer.consumer")
+
+
+class TaskConsumer:
+    """The queues that are consumed.
+
+    Attributes:
+        queues: `kombu.Queue` objects.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    @property
+    def queues(self) -> list[Any]:
+        """Queues, as declared in the app."""
+        return list(self._app.amqp.queues.consume_from.values())
+
+    def consuming_from(self, queue: Any) -> bool:
+        """Whether a queue, or one of its name, is consumed."""
+        return getattr(queue, "name", queue) in self._app.amqp.queues.consume_from
+
+
+class Consumer:
+    """What a worker shows of itself to commands and steps.
+
+    Attributes:
+        controller: The `WorkController`.
+        timer: Calls functions later.
+        event_dispatcher: Takes events; sends none.
+        on_task_message: Kept for steps that add to it; nothing is called.
+        gossip: None: workers do not talk among themselves.
+    """
+
+    connection_errors: tuple[type[BaseException], ...] = ()
+    channel_errors: tuple[type[BaseException], ...] = ()
+    gossip = None
+    task_buckets: dict[str, Any]
+
+    def __init__(self, controller: Any) -> None:
+        self.controller = controller
+        self.app = controller.app
+        self.hostname: str = controller.hostname
+        self.timer = controller.timer
+        self.task_consumer = TaskConsumer(self.app)
+        self.event_dispatcher = EventDispatcher(hostname=self.hostname, app=self.app)
+        self.on_task_message: set[Callable[..., Any]] = set()
+        self.task_buckets = {}
+        self.disable_rate_limits: bool = controller.disable_rate_limits
+        self.initial_prefetch_count: int = controller.prefetch_count
+
+    @property
+    def pool(self) -> Any:
+        """The engine's pool; None before the worker starts."""
+        return self.controller.pool
+
+    def call_soon(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call now: commands run in the thread of the worker."""
+        return fun(*args, **kwargs)
+
+    def reset_rate_limits(self) -> None:
+        """Read the rate limits of tasks anew."""
+        self.task_buckets.clear()
+
+    def add_task_queue(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        exchange_type: str | None = None,
+        routing_key: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Take tasks from a queue too, declaring it if the app does not know it."""
+        queues = self.app.amqp.queues
+        if queue in queues.consume_from:
+            found = queues[queue]
+        else:
+            found = queues.select_add(
+                queue,
+                exchange=queue if exchange is None else exchange,
+                exchange_type="direct" if exchange_type is None else exchange_type,
+                routing_key=queue if routing_key is None else routing_key,
+                **options,
+            )
+        self.controller.node.add_queue(found.name)
+        logger.info("Started consuming from %s", queue)
+
+    def cancel_task_queue(self, queue: Any) -> None:
+        """Take no more tasks from a queue."""
+        name = getattr(queue, "name", queue)
+        logger.info("Canceling queue %s", name)
+        self.app.amqp.queues.deselect(name)
+        self.controller.node.cancel_queue(name)

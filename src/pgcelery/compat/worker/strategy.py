@@ -1,0 +1,125 @@
+"""What the worker's main process does with tasks it takes, and with their ends.
+
+Source: Celery 5.7, ``celery.worker.strategy`` (logger, line and extra data of "received") and
+``celery.worker.control`` (revoking by stamp).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pgcelery.compat import signals
+from pgcelery.compat.app.handler import TaskHandler
+from pgcelery.compat.message import decode, encode
+from pgcelery.compat.worker import state
+from pgcelery.compat.worker.request import Request
+from pgcelery.engine import Job, Lost, Outcome, Run, State
+
+__all__ = ("LOG_RECEIVED", "NodeHandler")
+
+LOG_RECEIVED = "Task %(name)s[%(id)s] received"
+
+#: stands before the payload of a job that must not run because one of its stamps is revoked
+_REVOKED = b"\x00revoked\x00"
+
+logger = logging.getLogger("celery.worker.strategy")
+
+
+class NodeHandler(TaskHandler):
+    """`TaskHandler`, keeping `worker.state` in the main process.
+
+    Attributes:
+        consumer: Sender of ``task_received``.
+        time_limits: ``{task name: (hard, soft)}`` as set by remote control.
+    """
+
+    consumer: Any = None
+
+    def __init__(self, app: Any, *, hostname: str, **options: Any) -> None:
+        super().__init__(app, hostname=hostname, **options)
+        self.time_limits: dict[str, tuple[float | None, float | None]] = {}
+
+    def received(self, jobs: list[Job]) -> None:
+        """Log, signal and keep count of taken tasks.
+
+        A job may be replaced in the list, so that the pool learns what only this process knows.
+        """
+        super().received(jobs)
+        for index, job in enumerate(jobs):
+            request = Request(job=job, app=self.app, hostname=self.hostname)
+            state.task_reserved(request)
+            if logger.isEnabledFor(logging.INFO):
+                _log_received(request)
+            if signals.task_received.receivers:
+                signals.task_received.send(sender=self.consumer, request=request)
+            if state.revoked_stamps and request.revoked_by_stamp():
+                jobs[index] = job._replace(payload=_REVOKED + job.payload)
+            elif job.name in self.time_limits:
+                jobs[index] = _limited(job, self.time_limits[job.name])
+
+    def open(self, job: Job) -> Run:
+        """Open a job for running; one that was marked as revoked only ends."""
+        if job.payload.startswith(_REVOKED):
+            return _RevokedRun(self, job._replace(payload=job.payload[len(_REVOKED) :]))
+        return super().open(job)
+
+    def lost(self, job: Job, why: Lost) -> Outcome:
+        """End a run that could not say its own outcome."""
+        return super().lost(job._replace(payload=job.payload.removeprefix(_REVOKED)), why)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Note that a task has ended here."""
+        self._forget(outcome)
+        super().finished(outcome)
+
+    def late(self, outcome: Outcome, reason: str) -> None:
+        """Note that a task has ended here, without effect."""
+        self._forget(outcome)
+        super().late(outcome, reason)
+
+    def _forget(self, outcome: Outcome) -> None:
+        request = state.requests.get(outcome.id)
+        if request is None:
+            return
+        if outcome.state is not State.AVAILABLE:
+            state.task_accepted(request)
+        state.task_ready(request, successful=outcome.state is State.COMPLETED)
+
+
+class _RevokedRun:
+    """Ends a job as revoked."""
+
+    soft_time_limit_s: float | None = None
+    time_limit_s: float | None = None
+
+    def __init__(self, handler: NodeHandler, job: Job) -> None:
+        self._handler = handler
+        self._job = job
+
+    def __call__(self) -> Outcome:
+        return self._handler.lost(self._job, Lost("cancelled", "one of its stamps is revoked"))
+
+
+def _log_received(request: Request) -> None:
+    data = {
+        "id": request.id,
+        "name": request.name,
+        "args": request.argsrepr,
+        "kwargs": request.kwargsrepr,
+        "eta": request.eta,
+    }
+    logger.info(LOG_RECEIVED, data, extra={"data": data})
+
+
+def _limited(job: Job, limits: tuple[float | None, float | None]) -> Job:
+    """Give a job time limits, unless its sender gave it some."""
+    try:
+        message = decode(job.payload)
+    except Exception:
+        # Ending a job with an unreadable payload is the pool's part.
+        return job
+    if any(message.headers.get("timelimit") or ()):
+        return job
+    message.headers["timelimit"] = list(limits)
+    return job._replace(payload=encode(message))

@@ -1,0 +1,1 @@
+from pgcelery.compat.concurrency import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.concurrency.base import *  # noqa: F403

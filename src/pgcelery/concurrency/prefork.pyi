@@ -1,0 +1,1 @@
+from pgcelery.compat.concurrency.prefork import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.concurrency.solo import *  # noqa: F403

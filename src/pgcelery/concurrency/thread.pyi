@@ -1,0 +1,1 @@
+from pgcelery.compat.concurrency.thread import *  # noqa: F403

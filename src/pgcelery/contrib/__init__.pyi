@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.abortable import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.django import *  # noqa: F403

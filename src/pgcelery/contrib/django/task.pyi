@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.django.task import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.pytest import *  # noqa: F403

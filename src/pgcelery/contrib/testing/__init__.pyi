@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.testing import *  # noqa: F403

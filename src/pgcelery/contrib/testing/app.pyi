@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.testing.app import *  # noqa: F403

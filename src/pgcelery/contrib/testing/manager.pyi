@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.testing.manager import *  # noqa: F403

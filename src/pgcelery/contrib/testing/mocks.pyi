@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.testing.mocks import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.testing.tasks import *  # noqa: F403

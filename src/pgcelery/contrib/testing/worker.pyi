@@ -1,0 +1,1 @@
+from pgcelery.compat.contrib.testing.worker import *  # noqa: F403

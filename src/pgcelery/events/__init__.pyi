@@ -1,0 +1,1 @@
+from pgcelery.compat.events import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.exceptions import *  # noqa: F403

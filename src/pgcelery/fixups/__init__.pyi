@@ -1,0 +1,1 @@
+from pgcelery.compat.fixups import *  # noqa: F403

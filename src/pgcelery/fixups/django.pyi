@@ -1,0 +1,1 @@
+from pgcelery.compat.fixups.django import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.loaders import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.loaders.app import *  # noqa: F403

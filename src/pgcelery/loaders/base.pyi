@@ -1,0 +1,1 @@
+from pgcelery.compat.loaders.base import *  # noqa: F403

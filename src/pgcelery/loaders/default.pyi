@@ -1,0 +1,1 @@
+from pgcelery.compat.loaders.default import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.local import *  # noqa: F403

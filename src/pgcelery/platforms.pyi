@@ -1,0 +1,1 @@
+from pgcelery.compat.platforms import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.registry import *  # noqa: F403

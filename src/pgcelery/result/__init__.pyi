@@ -1,0 +1,1 @@
+from pgcelery.compat.result import *  # noqa: F403

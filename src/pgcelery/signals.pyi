@@ -1,0 +1,1 @@
+from pgcelery.compat.signals import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.states import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils import *  # noqa: F403

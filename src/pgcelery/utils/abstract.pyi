@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.abstract import *  # noqa: F403

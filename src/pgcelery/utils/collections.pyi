@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.collections import *  # noqa: F403

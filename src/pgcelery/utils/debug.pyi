@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.debug import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.deprecated import *  # noqa: F403

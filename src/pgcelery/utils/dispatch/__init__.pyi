@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.dispatch import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.dispatch.signal import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.functional import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.graph import *  # noqa: F403

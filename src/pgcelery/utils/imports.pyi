@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.imports import *  # noqa: F403

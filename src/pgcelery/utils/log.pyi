@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.log import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.nodenames import *  # noqa: F403

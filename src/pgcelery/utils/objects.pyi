@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.objects import *  # noqa: F403

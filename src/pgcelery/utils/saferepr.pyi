@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.saferepr import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.serialization import *  # noqa: F403

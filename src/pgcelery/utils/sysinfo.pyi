@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.sysinfo import *  # noqa: F403

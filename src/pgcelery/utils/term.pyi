@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.term import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.text import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.threads import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.time import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker import *  # noqa: F403

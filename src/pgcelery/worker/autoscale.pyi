@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.autoscale import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.components import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.consumer import *  # noqa: F403

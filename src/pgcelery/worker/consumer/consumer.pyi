@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.consumer.consumer import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.control import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.request import *  # noqa: F403

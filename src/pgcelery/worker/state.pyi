@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.state import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.strategy import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.worker import *  # noqa: F403

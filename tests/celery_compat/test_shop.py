@@ -1,0 +1,85 @@
+"""examples/shop under real Celery and under pgcelery: what can be observed is equal.
+
+The lists of known differences are strict both ways: a difference that is not listed fails, and so
+does a listed one that is gone.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.celery_compat.worlds import (
+    EXAMPLES,
+    Run,
+    World,
+    copy_program,
+    differences,
+    log_by_task,
+    normal,
+    pgcelery_world,
+    run_program,
+)
+
+pytestmark = [pytest.mark.real_celery, pytest.mark.slow, pytest.mark.timeout(240)]
+
+#: path in the trace -> why it differs
+TRACE_DIFFERS: dict[str, str] = {}
+#: name of the task in the trace -> why its log lines differ
+LOG_DIFFERS: dict[str, str] = {}
+
+WORKER = ["-Q", "shop,mail", "-c", "2"]
+_runs: dict[str, Run] = {}
+
+
+def _steps() -> list[str]:
+    """The names in the driver's STEPS, read without importing it."""
+    for node in ast.parse((EXAMPLES / "shop" / "driver.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STEPS":
+            return [ast.unparse(step) for step in node.value.elts]  # type: ignore[attr-defined]
+    raise AssertionError("the driver has no STEPS")
+
+
+@pytest.fixture
+def runs(
+    real_celery: World, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, Run]:
+    """(pgcelery's run, Celery's run), made once for the module."""
+    if not _runs:
+        ours = pgcelery_world(request.getfixturevalue("fresh_dsn"))
+        for world in (real_celery, ours):
+            target: Path = tmp_path_factory.mktemp(world.module) / "shop"
+            folder = copy_program(world, EXAMPLES / "shop", target)
+            _runs[world.module] = run_program(world, folder, "shop", WORKER)
+    return _runs["pgcelery"], _runs["celery"]
+
+
+@pytest.mark.parametrize("step", _steps())
+def test_the_driver_sees_the_same(step: str, runs: tuple[Run, Run]) -> None:
+    ours, theirs = map(normal, runs)
+    keys = (step, f"{step} published")
+    found = dict(differences({k: ours[k] for k in keys}, {k: theirs[k] for k in keys}))
+    known = {path for path in TRACE_DIFFERS if path.startswith(step)}
+    assert {k: v for k, v in found.items() if k not in known} == {}
+    assert known <= set(found), "a known difference is gone: strike it from the list"
+
+
+def test_the_real_driver_ran_every_step(runs: tuple[Run, Run]) -> None:
+    failed = {k: v for k, v in runs[1].trace.items() if isinstance(v, str)}
+    assert failed == {}
+
+
+def test_the_worker_logs_the_same_lines_for_every_task(runs: tuple[Run, Run]) -> None:
+    ours, theirs = map(log_by_task, runs)
+    found = dict(differences(ours, theirs))
+    tasks = {path.split("[")[0]: sentence for path, sentence in found.items()}
+    assert {
+        k: (v, ours.get(k), theirs.get(k)) for k, v in tasks.items() if k not in LOG_DIFFERS
+    } == {}
+    assert set(LOG_DIFFERS) <= set(tasks), "a known difference is gone: strike it from the list"
+
+
+def test_the_worker_stops_warm_with_the_same_exit_code(runs: tuple[Run, Run]) -> None:
+    assert [run.exit_code for run in runs] == [0, 0]
