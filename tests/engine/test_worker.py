@@ -221,7 +221,7 @@ def test_connections_killed_again_and_again_lose_nothing(client: Client, dsn: st
             before = len(handler.recorded)
             kill_connections(dsn)
             wait_for(lambda seen=before: len(handler.recorded) > seen or seen == 3000, timeout_s=20)
-        wait_for(lambda: client.counts(["q"])["q"] == (0, 0, 0), timeout_s=30)
+        wait_for(lambda: client.counts(["q"])["q"] [:3] == (0, 0, 0), timeout_s=30)
     assert set(client.results([job.id for job in jobs])) == {job.id for job in jobs}
     assert sorted(handler.ran) == sorted(job.id for job in jobs)
     assert handler.late_outcomes == []

@@ -36,6 +36,7 @@ class QueueCounts(NamedTuple):
     ready: int
     scheduled: int
     running: int
+    gated: int  #: waiting for a slot of their key
 
 
 class WorkerInfo(NamedTuple):

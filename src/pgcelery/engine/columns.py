@@ -21,6 +21,7 @@ from pgcelery.engine.job import NewJob
 
 MAX_NAME = 255
 HAS_CHILDREN = 1  #: bit of a job's flags: others wait for it
+HAS_KEY = 2  #: bit of a job's flags: it needs a slot of its key
 
 
 def check_name(what: str, value: str) -> str:
@@ -61,13 +62,17 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
         raise InvalidJob(f"priority {job.priority} is not within 0 to 32767")
     if job.max_deliveries < 1:
         raise InvalidJob("max_deliveries must be at least 1")
+    if job.key is not None:
+        check_name("key", job.key)
+        if job.key_limit < 1:
+            raise InvalidJob(f"the limit of key {job.key!r} must be at least 1")
     for time in (job.due_at, job.expires_at):
         if isinstance(time, datetime) and time.tzinfo is None:
             raise InvalidJob(f"{time!r} has no time zone")
 
 
 def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
-    """Turn checked jobs into the fourteen array arguments of ``enqueue_v1``, in its order."""
+    """Turn checked jobs into the sixteen array arguments of ``enqueue_v1``, in its order."""
     parents_of = [job.parents for job in jobs]
     edges = [
         (parent, job.id)
@@ -87,14 +92,21 @@ def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
         SmallintArray.of([min(job.max_deliveries, 32767) for job in jobs]),
         DoubleArray.of([job.ttl_s for job in jobs]),
         IntegerArray.of([len(parents) for parents in parents_of]),
-        SmallintArray.of([HAS_CHILDREN if job.id in waited_for else 0 for job in jobs]),
+        SmallintArray.of(
+            [
+                (HAS_CHILDREN if job.id in waited_for else 0) | (HAS_KEY if job.key else 0)
+                for job in jobs
+            ]
+        ),
+        TextArray.of([job.key for job in jobs]),
+        IntegerArray.of([job.key_limit if job.key else None for job in jobs]),
         TextArray.of([parent for parent, _ in edges]),
         TextArray.of([child for _, child in edges]),
     ]
 
 
 def no_follow_ups() -> list[Array]:
-    """Give the empty form of the fifteen follow-up arguments of ``step_v1``."""
+    """Give the empty form of the seventeen follow-up arguments of ``step_v1``."""
     return [BigintArray.of([]), *columns([], {})]
 
 

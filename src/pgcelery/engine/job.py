@@ -45,6 +45,8 @@ class NewJob(NamedTuple):
         max_deliveries: How often it may be handed to a worker without an outcome; 1 is at most once.
         ttl_s: Seconds its result is kept after the end; None keeps it for ever.
         parents: Ids of jobs that must end before this one is available; empty for most.
+        key: What it shares slots with, at most 255 characters; None for no limit.
+        key_limit: How many jobs of its key may be claimed at once; the newest job of a key decides.
     """
 
     id: str
@@ -58,6 +60,8 @@ class NewJob(NamedTuple):
     max_deliveries: int = 1
     ttl_s: float | None = 86400.0
     parents: tuple[str, ...] = ()
+    key: str | None = None
+    key_limit: int = 1
 
 
 class Job(NamedTuple):

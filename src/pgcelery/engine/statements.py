@@ -34,6 +34,8 @@ _JOB_COLUMNS = (
     IntegerArray.oid,
     SmallintArray.oid,
     TextArray.oid,
+    IntegerArray.oid,
+    TextArray.oid,
     TextArray.oid,
 )
 
@@ -55,7 +57,7 @@ class Kind(IntEnum):
 class Flag(IntEnum):
     """Bits of a claim's flags."""
 
-    LOST = 2
+    LOST = 32
     PARENT_FAILED = 4
     CANCELLED = 8
     EXPIRED = 16

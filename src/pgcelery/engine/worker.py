@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 How = Literal["warm", "cold"]
 _FAREWELL_S = 10.0  # how long a stopping worker tries to record its last outcomes
+_STALE_S = 1.0  # jobs queued behind others for longer go back, for other workers to take
 
 
 class Worker:
@@ -77,6 +78,7 @@ class Worker:
         self._how: How | None = None
         self._deadline: float | None = None
         self._recalled = False
+        self._swept_at = time.monotonic()
         self._calls: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._waker, self._alarm = os.pipe()
@@ -186,6 +188,9 @@ class Worker:
             self._enter()
             self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
         self._fence()
+        if self._tokens and time.monotonic() - self._swept_at >= _STALE_S:
+            self._swept_at = time.monotonic()
+            self._give_back(waiting_s=_STALE_S)
 
     def _want(self) -> int:
         return self.pool.capacity() if self._how is None and self._node.queues else 0
@@ -298,9 +303,9 @@ class Worker:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _give_back(self) -> None:
+    def _give_back(self, *, waiting_s: float = 0.0) -> None:
         now = time.monotonic()
-        for job in self.pool.recall():
+        for job in self.pool.recall(waiting_s=waiting_s):
             self._tokens.pop(job.id, None)
             self._node.put(Outcome(job.id, job.token, State.AVAILABLE), now)
 

@@ -36,7 +36,7 @@ class LocalPool:
     Args:
         size: Slots.
         chunk_window_s: How much work is worth queueing ahead, in seconds.
-        prefetch: Jobs a slot may hold, the running one included; None lets their pace decide.
+        prefetch: Jobs a slot may hold, the running one included; None or 0 lets their pace decide.
     """
 
     #: what a handler's mistake may raise at most; anything beyond it leaves the pool
@@ -72,7 +72,7 @@ class LocalPool:
 
     def capacity(self) -> int:
         """Count free slots, and room in the queue while jobs are short."""
-        most = _AHEAD if self._prefetch is None else (self._prefetch - 1) * self.size
+        most = (self._prefetch - 1) * self.size if self._prefetch else _AHEAD
         depth = self._pace.depth(_AHEAD)
         return max(0, self.size + (min(most, depth) if depth > 1 else 0) - self._inside)
 

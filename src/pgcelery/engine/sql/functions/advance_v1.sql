@@ -56,12 +56,12 @@ begin
         insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
         select f.queue_id, f.due_at, f.seq, f.id, f.priority, 0, f.flags
         from free f
-        where f.due_at > now()
+        where f.due_at > now() or f.flags & 2 = 2
     ), made as (
         insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
         select f.queue_id, f.priority, f.seq, f.id, 0, f.flags
         from free f
-        where f.due_at is null or f.due_at <= now()
+        where f.flags & 2 = 0 and (f.due_at is null or f.due_at <= now())
     )
     select array(select distinct f.queue_id from free f) into woken;
     return woken;

@@ -13,6 +13,7 @@ declare
     job record;
     ended boolean;
 begin
+    perform pgcelery.lock_keys_v1(ids);
     for c in
         select distinct on (u.id) u.id, u.result from unnest(ids, results) as u(id, result)
         order by u.id
@@ -38,6 +39,17 @@ begin
             delete from pgcelery.ready r
             where r.queue_id = job.queue_id and r.priority = job.priority and r.seq = job.seq;
             ended := found;
+            if ended and job.key is not null then
+                perform pgcelery.release_v1(array[c.id]);
+            end if;
+            if not ended and job.key is not null then
+                delete from pgcelery.gated g
+                where g.key = job.key and g.priority = job.priority and g.seq = job.seq;
+                ended := found;
+                if ended then
+                    update pgcelery.keys k set waiting = k.waiting - 1 where k.key = job.key;
+                end if;
+            end if;
             if not ended and job.due_at is not null then
                 delete from pgcelery.scheduled s
                 where s.queue_id = job.queue_id and s.due_at = job.due_at and s.seq = job.seq;

@@ -1,11 +1,11 @@
 -- Insert jobs, in the caller's transaction: what may run now becomes ready, what has a later time
--- scheduled, what has parents a node. An id that exists is left alone; those ids are returned.
+-- scheduled, what has parents a node; what has a key is scheduled for now, see admit_v1. An id that exists is left alone; those ids are returned.
 -- Parents must be enqueued in the same call: only then can none of them have ended already.
 create function pgcelery.enqueue_v1(
     ids text[], queue_ids integer[], priorities smallint[], names text[], payloads bytea[],
     due_ats timestamptz[], delays double precision[], expiries timestamptz[],
     max_deliveries smallint[], ttls double precision[], parents integer[], flags smallint[],
-    edge_parents text[], edge_children text[]
+    keys text[], key_limits integer[], edge_parents text[], edge_children text[]
 ) returns text[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -17,16 +17,17 @@ begin
     with given as (
         select *
         from unnest(ids, queue_ids, priorities, names, payloads, due_ats, delays, expiries,
-                    max_deliveries, ttls, parents, flags)
-            with ordinality as g(id, queue_id, priority, name, payload, due_at, delay_s,
-                                 expires_at, max_deliveries, ttl_s, parents, flags, place)
+                    max_deliveries, ttls, parents, flags, keys, key_limits)
+            with ordinality as g(id, queue_id, priority, name, payload, due_at, delay_s, expires_at,
+                                 max_deliveries, ttl_s, parents, flags, key, key_limit, place)
     ), born as (
         insert into pgcelery.jobs as j (id, queue_id, priority, name, payload, due_at, expires_at,
-                                        max_deliveries, ttl_s, parents, flags)
+                                        max_deliveries, ttl_s, parents, flags, key, key_limit)
         select g.id, g.queue_id, g.priority, g.name, g.payload,
-               case when g.delay_s is null then g.due_at
-                    else now() + make_interval(secs => g.delay_s) end,
-               g.expires_at, g.max_deliveries, g.ttl_s, g.parents, g.flags
+               case when g.delay_s is not null then now() + make_interval(secs => g.delay_s)
+                    when g.key is not null then coalesce(g.due_at, now())
+                    else g.due_at end,
+               g.expires_at, g.max_deliveries, g.ttl_s, g.parents, g.flags, g.key, g.key_limit
         from given g
         order by g.place
         on conflict (id) do nothing
@@ -35,12 +36,12 @@ begin
         insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
         select b.queue_id, b.priority, b.seq, b.id, 0, b.flags
         from born b
-        where b.parents = 0 and (b.due_at is null or b.due_at <= now())
+        where b.parents = 0 and b.flags & 2 = 0 and (b.due_at is null or b.due_at <= now())
     ), later as (
         insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
         select b.queue_id, b.due_at, b.seq, b.id, b.priority, 0, b.flags
         from born b
-        where b.parents = 0 and b.due_at > now()
+        where b.parents = 0 and (b.flags & 2 = 2 or b.due_at > now())
     ), waiting as (
         insert into pgcelery.nodes (job_id, pending)
         select b.id, b.parents from born b where b.parents > 0

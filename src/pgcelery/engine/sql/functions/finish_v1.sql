@@ -11,7 +11,8 @@ create function pgcelery.finish_v1(
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
     f_payloads bytea[], f_due_ats timestamptz[], f_delays double precision[],
     f_expiries timestamptz[], f_max_deliveries smallint[], f_ttls double precision[],
-    f_parents integer[], f_flags smallint[], f_edge_parents text[], f_edge_children text[]
+    f_parents integer[], f_flags smallint[], f_keys text[], f_key_limits integer[],
+    f_edge_parents text[], f_edge_children text[]
 ) returns table (kind integer, job_id text, queue_id integer, name text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -25,6 +26,7 @@ declare
     ended bigint[];
     with_children text[];
     completed boolean[];
+    with_keys text[];
 begin
     with given as (
         select * from unnest(tokens, ids, states, results, ttls) as g(token, id, state, result, ttl_s)
@@ -45,8 +47,9 @@ begin
     )
     select coalesce(array_agg(g.token), '{}'),
            array_agg(g.id) filter (where g.flags & 1 = 1),
-           array_agg(g.state = 10) filter (where g.flags & 1 = 1)
-    into ended, with_children, completed
+           array_agg(g.state = 10) filter (where g.flags & 1 = 1),
+           array_agg(g.id) filter (where g.flags & 2 = 2)
+    into ended, with_children, completed, with_keys
     from gone g;
 
     if cardinality(ended) < cardinality(tokens) then
@@ -65,6 +68,12 @@ begin
         select 2, r.job_id, null::integer, r.reason from refused r;
     end if;
 
+    if with_keys is not null then
+        return query
+        select 8, null::text, w.queue_id, null::text
+        from unnest(pgcelery.release_v1(with_keys)) as w(queue_id);
+    end if;
+
     if with_children is not null then
         return query
         select 8, null::text, w.queue_id, null::text
@@ -77,20 +86,22 @@ begin
             select array_agg(f.id), array_agg(f.queue_id), array_agg(f.priority),
                    array_agg(f.name), array_agg(f.payload), array_agg(f.due_at),
                    array_agg(f.delay_s), array_agg(f.expires_at), array_agg(f.max_deliveries),
-                   array_agg(f.ttl_s), array_agg(f.parents), array_agg(f.flags)
+                   array_agg(f.ttl_s), array_agg(f.parents), array_agg(f.flags), array_agg(f.key),
+                   array_agg(f.key_limit)
             into f_ids, f_queue_ids, f_priorities, f_names, f_payloads, f_due_ats, f_delays,
-                 f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags
+                 f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_keys, f_key_limits
             from unnest(f_tokens, f_ids, f_queue_ids, f_priorities, f_names, f_payloads, f_due_ats,
-                        f_delays, f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags)
+                        f_delays, f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_keys,
+                        f_key_limits)
                 as f(token, id, queue_id, priority, name, payload, due_at, delay_s, expires_at,
-                     max_deliveries, ttl_s, parents, flags)
+                     max_deliveries, ttl_s, parents, flags, key, key_limit)
             where f.token = any (ended);
         end if;
         if f_ids is not null then
             perform pgcelery.enqueue_v1(
                 f_ids, f_queue_ids, f_priorities, f_names, f_payloads, f_due_ats, f_delays,
-                f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_edge_parents,
-                f_edge_children);
+                f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_keys,
+                f_key_limits, f_edge_parents, f_edge_children);
             return query
             select distinct 8, null::text, q.id, null::text from unnest(f_queue_ids) as q(id);
         end if;

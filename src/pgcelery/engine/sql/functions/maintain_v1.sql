@@ -1,7 +1,7 @@
 -- One round of upkeep by whoever holds the lease on it: bury workers that fell silent, return their
 -- runs, delete what is past its time. Calling it without the lease does nothing. A run whose job
 -- has deliveries left becomes ready again; any other is handed to the caller under a new token
--- (kind 0, flag 2) so that it can be ended, by someone who knows how, without running.
+-- (kind 0, flag 32) so that it can be ended, by someone who knows how, without running.
 -- Rows returned: those, 8 a queue that got work, 7 one row of counts (token = deleted results,
 -- priority = buried workers, delivery = returned runs) when the caller holds the lease.
 create function pgcelery.maintain_v1(
@@ -16,6 +16,7 @@ declare
     buried integer;
     returned integer;
     pruned integer;
+    keyed text[];
 begin
     insert into pgcelery.leases as l (role, worker_id, until)
     values ('upkeep', me, now() + make_interval(secs => lease_s))
@@ -29,13 +30,28 @@ begin
     get diagnostics buried = row_count;
 
     -- Every run whose worker is gone, however it came about; in flight only, so a scan is cheap.
+    keyed := array(
+        select r.job_id
+        from pgcelery.running r
+        join pgcelery.jobs j on j.id = r.job_id
+        where r.flags & 2 = 2 and r.delivery < j.max_deliveries
+          and not exists (select from pgcelery.workers w where w.id = r.worker_id)
+        order by r.token
+        limit 1000
+        for update of r skip locked);
+    if cardinality(keyed) > 0 then
+        perform pgcelery.lock_keys_v1(keyed);
+        perform pgcelery.release_v1(keyed);
+    end if;
     return query
     with orphans as (
         select r.token
         from pgcelery.running r
         where not exists (select from pgcelery.workers w where w.id = r.worker_id)
+          and (r.flags & 2 = 0 or r.job_id = any (keyed)
+               or r.delivery >= (select j.max_deliveries from pgcelery.jobs j where j.id = r.job_id))
         order by r.token
-        limit 1000
+        limit 2000
         for update skip locked
     ), gone as (
         delete from pgcelery.running r
@@ -51,7 +67,18 @@ begin
         insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
         select d.queue_id, d.priority, d.seq, d.job_id, d.delivery, d.flags
         from judged d
-        where not d.over
+        where not d.over and d.flags & 2 = 0
+        returning queue_id
+    ), later as (
+        update pgcelery.jobs j
+        set due_at = now()
+        from judged d
+        where j.id = d.job_id and not d.over and d.flags & 2 = 2
+    ), gate as (
+        insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
+        select d.queue_id, now(), d.seq, d.job_id, d.priority, d.delivery, d.flags
+        from judged d
+        where not d.over and d.flags & 2 = 2
         returning queue_id
     ), ending as (
         insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags)
@@ -61,12 +88,12 @@ begin
         returning c.token, c.job_id
     )
     select 0, d.job_id, e.token, d.queue_id, d.name, d.payload, d.priority::integer,
-           d.delivery::integer, d.flags | 2
+           d.delivery::integer, d.flags | 32
     from ending e join judged d on d.job_id = e.job_id
     union all
     select distinct 8, null::text, null::bigint, a.queue_id, null::text, null::bytea,
            null::integer, null::integer, null::integer
-    from again a;
+    from (select g.queue_id from again g union select g.queue_id from gate g) a;
     get diagnostics returned = row_count;
 
     with old as (
@@ -84,6 +111,11 @@ begin
 
     delete from pgcelery.cancels c where c.requested_at < now() - interval '1 day'
         and not exists (select from pgcelery.running r where r.job_id = c.job_id);
+    delete from pgcelery.keys k where k.key in (
+        select i.key from pgcelery.keys i
+        where i.in_use = 0 and i.waiting = 0
+        limit prune_batch
+        for update skip locked);
     delete from pgcelery.waiters w where w.until < now();
     delete from pgcelery.inbox i where i.expires_at < now();
     delete from pgcelery.replies p where p.expires_at < now();

@@ -18,6 +18,10 @@ declare
     deliveries integer;
     due timestamptz;
 begin
+    perform pgcelery.lock_keys_v1(array(
+        select r.job_id from unnest(tokens) as t(token)
+        join pgcelery.running r on r.token = t.token
+        where r.flags & 2 = 2));
     for o in
         select *
         from unnest(tokens, ids, states, payloads, queue_ids, priorities, due_ats, delays, expiries,
@@ -39,8 +43,14 @@ begin
             continue;
         end if;
 
+        if run.flags & 2 = 2 then
+            return query
+            select 8, null::text, w.queue_id, null::text
+            from unnest(pgcelery.release_v1(array[o.id])) as w(queue_id);
+        end if;
         due := case when o.state = 4
-                    then coalesce(now() + make_interval(secs => o.delay_s), o.due_at, now()) end;
+                    then coalesce(now() + make_interval(secs => o.delay_s), o.due_at, now())
+                    when run.flags & 2 = 2 then now() end;
         update pgcelery.jobs j
         set payload = coalesce(o.payload, j.payload),
             queue_id = coalesce(o.queue_id, j.queue_id),
@@ -55,7 +65,7 @@ begin
         deliveries := case when o.state = 4 then 0
                            when o.counted then run.delivery
                            else run.delivery - 1 end;
-        if due > now() then
+        if due > now() or run.flags & 2 = 2 then
             insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
             values (job.queue_id, due, job.seq, o.id, job.priority, deliveries, run.flags);
         else

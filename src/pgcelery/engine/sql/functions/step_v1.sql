@@ -4,14 +4,15 @@
 --
 -- Rows returned (finish_v1's, and): kind 0 a claim, 4 when fewer were found than wanted and
 -- something is scheduled (token = ms until then), 9 when this worker is not known any more.
--- flags of a claim: 1 others wait for it, 4 a parent did not complete, 8 cancelled, 16 expired.
+-- flags of a claim: 1 others wait for it, 2 it holds a slot, 4 a parent did not complete, 8 cancelled, 16 expired.
 create function pgcelery.step_v1(
     me integer, want integer, queue_ids integer[],
     tokens bigint[], ids text[], states smallint[], results bytea[], ttls double precision[],
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
     f_payloads bytea[], f_due_ats timestamptz[], f_delays double precision[],
     f_expiries timestamptz[], f_max_deliveries smallint[], f_ttls double precision[],
-    f_parents integer[], f_flags smallint[], f_edge_parents text[], f_edge_children text[]
+    f_parents integer[], f_flags smallint[], f_keys text[], f_key_limits integer[],
+    f_edge_parents text[], f_edge_children text[]
 ) returns table (kind integer, job_id text, token bigint, queue_id integer, name text,
                  payload bytea, priority integer, delivery integer, flags integer)
 language plpgsql
@@ -28,7 +29,29 @@ declare
     remaining integer := want;
     next_due timestamptz;
     due timestamptz;
+    keyed text[];
+    comers text[];
+    comer_deliveries smallint[];
+    comer_flags smallint[];
 begin
+    -- All keys that this step will touch are locked first, in one order.
+    if exists (select from pgcelery.keys) and cardinality(tokens) > 0 then
+        keyed := array(select r.job_id from unnest(tokens) as t(token)
+                       join pgcelery.running r on r.token = t.token
+                       where r.flags & 2 = 2);
+    end if;
+    if want > 0 then
+        comers := array(
+            select s.job_id
+            from pgcelery.scheduled s
+            where s.queue_id = any (queue_ids) and s.due_at <= now() and s.flags & 2 = 2
+            limit 1000
+            for update skip locked);
+    end if;
+    if cardinality(keyed) > 0 or cardinality(comers) > 0 then
+        perform pgcelery.lock_keys_v1(coalesce(keyed, '{}') || coalesce(comers, '{}'));
+    end if;
+
     if cardinality(tokens) > 0 then
         return query
         select f.kind, f.job_id, null::bigint, f.queue_id, f.name, null::bytea, null::integer,
@@ -36,7 +59,7 @@ begin
         from pgcelery.finish_v1(
             me, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids, f_priorities,
             f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls,
-            f_parents, f_flags, f_edge_parents, f_edge_children) f;
+            f_parents, f_flags, f_keys, f_key_limits, f_edge_parents, f_edge_children) f;
     end if;
 
     if remaining <= 0 then
@@ -52,6 +75,7 @@ begin
         select s.queue_id, s.due_at, s.seq
         from pgcelery.scheduled s
         where s.queue_id = any (queue_ids) and s.due_at <= now()
+          and (s.flags & 2 = 0 or s.job_id = any (comers))
         limit 1000
         for update skip locked
     ), gone as (
@@ -59,9 +83,19 @@ begin
         using due d
         where s.queue_id = d.queue_id and s.due_at = d.due_at and s.seq = d.seq
         returning s.queue_id, s.priority, s.seq, s.job_id, s.deliveries, s.flags
+    ), passed as (
+        insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
+        select g.queue_id, g.priority, g.seq, g.job_id, g.deliveries, g.flags
+        from gone g
+        where g.flags & 2 = 0
     )
-    insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
-    select g.queue_id, g.priority, g.seq, g.job_id, g.deliveries, g.flags from gone g;
+    select array_agg(g.job_id), array_agg(g.deliveries), array_agg(g.flags)
+    into comers, comer_deliveries, comer_flags
+    from gone g
+    where g.flags & 2 = 2;
+    if comers is not null then
+        perform pgcelery.admit_v1(comers, comer_deliveries, comer_flags);
+    end if;
 
     foreach q in array queue_ids loop
         return query

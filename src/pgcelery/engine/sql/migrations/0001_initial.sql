@@ -16,7 +16,7 @@ create table pgcelery.jobs (
     queue_id integer not null,
     priority smallint not null,               -- 0 is claimed first
     max_deliveries smallint not null,         -- 1: at most once
-    flags smallint not null,                  -- 1: others wait for it
+    flags smallint not null,                  -- 1: others wait for it, 2: it needs a slot of a key
     parents integer not null,                 -- how many jobs it waits for at enqueue
     name text not null,
     payload bytea not null,
@@ -24,6 +24,8 @@ create table pgcelery.jobs (
     due_at timestamptz,
     expires_at timestamptz,
     ttl_s double precision,                   -- how long its result is kept; null for ever
+    key text collate "C",                     -- what it shares slots with
+    key_limit integer,                        -- how many of that key may run at once
     last_token bigint                         -- the run that rescheduled it last
 );
 
@@ -33,7 +35,7 @@ create table pgcelery.ready (
     seq bigint not null,
     job_id text collate "C" not null,
     deliveries smallint not null,             -- runs so far that ended without an outcome
-    flags smallint not null,                  -- 1: others wait for it, 4: a parent did not complete
+    flags smallint not null,                  -- of the job, and 4: a parent did not complete
     primary key (queue_id, priority, seq)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
@@ -62,6 +64,27 @@ create table pgcelery.scheduled (
     primary key (queue_id, due_at, seq)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
+
+-- Concurrency keys. A job with a key passes the gate once, when it becomes due (it is scheduled for
+-- at once, never made ready directly): it gets a slot of its key and is ready, or it is gated. A
+-- slot is held while the job is ready or running, and goes to the next one that is gated.
+create table pgcelery.keys (
+    key text collate "C" primary key,
+    slots integer not null,                   -- how many may be in use
+    in_use integer not null default 0,
+    waiting integer not null default 0        -- rows in gated
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+create table pgcelery.gated (
+    key text collate "C" not null,
+    priority smallint not null,
+    seq bigint not null,
+    job_id text collate "C" not null,
+    queue_id integer not null,
+    deliveries smallint not null,
+    flags smallint not null,
+    primary key (key, priority, seq)
+);
 
 create table pgcelery.nodes (
     job_id text collate "C" primary key,
@@ -147,6 +170,9 @@ create table pgcelery.replies (
 );
 
 -- install functions/enqueue_v1.sql
+-- install functions/lock_keys_v1.sql
+-- install functions/admit_v1.sql
+-- install functions/release_v1.sql
 -- install functions/advance_v1.sql
 -- install functions/finish_v1.sql
 -- install functions/step_v1.sql
@@ -156,3 +182,4 @@ create table pgcelery.replies (
 -- install functions/maintain_v1.sql
 -- install functions/put_result_v1.sql
 -- install functions/broadcast_v1.sql
+-- install functions/purge_v1.sql

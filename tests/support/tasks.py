@@ -1,0 +1,92 @@
+"""Tasks without a database: calls are built into jobs, and jobs run into outcomes, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pgcelery.compat.app.base import Celery
+from pgcelery.compat.app.handler import TaskHandler
+from pgcelery.compat.message import decode
+from pgcelery.engine import Job, Lost, NewJob, Outcome
+
+
+class NoDatabase:
+    """Stands where the engine's client would: keeps what is enqueued or put, answers nothing."""
+
+    def __init__(self) -> None:
+        self.jobs: list[NewJob] = []
+        self.put: list[tuple[str, Any, dict[str, Any]]] = []
+        self.conns: list[Any] = []
+
+    def enqueue(self, jobs: Sequence[NewJob], *, conn: Any = None) -> set[str]:
+        self.jobs.extend(jobs)
+        self.conns.append(conn)
+        return set()
+
+    def put_result(self, id: str, state: Any, result: bytes, *, ttl_s: float | None) -> bool:
+        self.put.append((id, state, json.loads(result)))
+        return True
+
+    def results(self, ids: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+
+class Offline(Celery):
+    """An app whose calls stay here."""
+
+    engine: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("broker", "postgresql://nowhere.invalid/db")
+        super().__init__(*args, **kwargs)
+        self.engine = NoDatabase()
+        self.handler = TaskHandler(self, hostname="celery@here")
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        """Make a task of this app only: other tests' apps shall not have it."""
+        options.setdefault("shared", False)
+        return super().task(*args, **options)
+
+    def sent(self) -> NewJob:
+        """The job of the latest call."""
+        return self.engine.jobs[-1]
+
+    def claim(self, job: NewJob | None = None, **fields: Any) -> Job:
+        """Claim a job, by default the latest."""
+        job = job or self.sent()
+        fields = {"token": 7, "delivery": 1, **fields}
+        return Job(
+            id=job.id,
+            queue=job.queue,
+            name=job.name,
+            payload=fields.pop("payload", job.payload),
+            priority=job.priority,
+            **fields,
+        )
+
+    def work(self, job: NewJob | None = None, **fields: Any) -> Outcome:
+        """Run a job, by default the latest."""
+        return self.handler.open(self.claim(job, **fields))()
+
+    def lose(self, kind: str, **why: Any) -> Outcome:
+        """End the latest job without running it."""
+        fields = {key: why.pop(key) for key in ("delivery",) if key in why}
+        return self.handler.lost(self.claim(**fields), Lost(kind, **why))
+
+
+def meta(outcome: Outcome) -> dict[str, Any]:
+    """What an outcome stores."""
+    assert outcome.result is not None
+    return json.loads(outcome.result)
+
+
+def headers(job: NewJob) -> dict[str, Any]:
+    """Headers of a job's message."""
+    return decode(job.payload).headers
+
+
+def body(job: NewJob) -> list[Any]:
+    """``[args, kwargs, embed]`` of a job's message."""
+    return json.loads(decode(job.payload).body)
