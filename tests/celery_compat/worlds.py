@@ -8,6 +8,7 @@ driver's trace and the worker's log, both with ids replaced by names that are eq
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 import re
@@ -155,9 +156,7 @@ def rename(text: str, labels: dict[str, str]) -> str:
     text = UUID.sub(lambda m: f"<{labels.get(m[0], 'id')}>", text)
     text = re.sub(r"(succeeded in )[\d.e-]+s", r"\1<t>s", text)
     text = re.sub(r"gen\d+@\S+?(?=['\"])", "<origin>", text)
-    text = re.sub(
-        r"\b(pgcelery(\.compat)?)(?=\.(exceptions|result|app|worker|utils)\b)", "celery", text
-    )
+    text = re.sub(r"\bpgcelery(\.compat)?(?=\.\w)", "celery", text)
     text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?", "<time>", text)
     return re.sub(r"/tmp/[^'\"\s]+", "<path>", text)
 
@@ -208,4 +207,10 @@ def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, s
         for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             yield from differences(a, b, f"{path}[{k}]")
     elif ours != theirs:
-        yield path, f"Celery {theirs!r}, pgcelery {ours!r}"
+        yield path, f"pgcelery {ours!r}, Celery {theirs!r}"
+
+
+def changed(ours: list[str], theirs: list[str]) -> list[str]:
+    """The lines that differ: "-" only Celery logs, "+" only pgcelery."""
+    lines = difflib.unified_diff(theirs, ours, n=0, lineterm="")
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]

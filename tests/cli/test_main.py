@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from pgcelery.cli import main
 from pgcelery.cli.main import app_option_first, celery
+from pgcelery.compat import _state
 
 DEAD = "postgresql://me:s3cret@127.0.0.1:1/nothing"
 
@@ -19,13 +20,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "proj_cli.py").write_text(
         "from pgcelery import Celery\n"
         f"app = Celery('proj_cli', broker={DEAD!r})\n"
-        "@app.task\n"
+        "@app.task(shared=False)\n"
         "def add(x, y):\n"
         "    return x + y\n"
     )
     (tmp_path / "proj_broken.py").write_text("import os\nraise KeyError('left out')\n")
     (tmp_path / "proj_empty.py").write_text("x = 1\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_state._tls, "current_app", None)
+    monkeypatch.setattr(_state, "default_app", None)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("proj_cli", "proj_broken", "proj_empty"):
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -79,7 +79,8 @@ def test_the_manager_waits_for_results(app: Celery) -> None:
     manager = Manager(app)
     with start_worker(app):
         results = [app.tasks["pid"].delay() for _ in range(3)]
-        assert manager.join(app.ResultSet(results), timeout=10) == [os.getpid()] * 3
+        manager.join(app.ResultSet(results), timeout=10)
+        assert [result.result for result in results] == [os.getpid()] * 3
         manager.wait_until_idle()
     with pytest.raises(AssertionError, match="Should not have happened"):
         manager.ensure_not_for_a_while(lambda: 1, (ValueError,))
@@ -155,16 +156,16 @@ def test_the_fixtures_work_in_a_project(pytester: pytest.Pytester, dsn: str) -> 
         test_it="""
         import pytest
 
+        def test_session_worker(celery_session_app, celery_session_worker):
+            from mine import mul
+            assert mul.delay(4, 4).get(timeout=10) == 16
+
         def test_function_worker(celery_app, celery_worker):
             @celery_app.task
             def own():
                 return 7
             celery_worker.reload()
             assert own.delay().get(timeout=10) == 7
-
-        def test_session_worker(celery_session_app, celery_session_worker):
-            from mine import mul
-            assert mul.delay(4, 4).get(timeout=10) == 16
 
         @pytest.mark.celery(task_default_queue="other")
         def test_mark(celery_app):

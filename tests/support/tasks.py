@@ -1,10 +1,14 @@
-"""Tasks without a database: calls are built into jobs, and jobs run into outcomes, in this process."""
+"""Tasks without a database: calls become jobs, and jobs outcomes, in this process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from pgcelery.compat.app.base import Celery
 from pgcelery.compat.app.handler import TaskHandler
@@ -74,6 +78,18 @@ class Offline(Celery):
         """End the latest job without running it."""
         fields = {key: why.pop(key) for key in ("delivery",) if key in why}
         return self.handler.lost(self.claim(**fields), Lost(kind, **why))
+
+
+@contextmanager
+def celery_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Let `caplog` see Celery's loggers, whatever tests before have set up."""
+    logger = logging.getLogger("celery")
+    propagate, logger.propagate = logger.propagate, True
+    try:
+        with caplog.at_level(logging.INFO, "celery"):
+            yield caplog
+    finally:
+        logger.propagate = propagate
 
 
 def meta(outcome: Outcome) -> dict[str, Any]:

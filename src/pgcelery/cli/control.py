@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import click
-from kombu.utils.json import dumps
+from kombu.utils import json
 
 from pgcelery.cli.base import (
     COMMA_SEPARATED_LIST,
@@ -138,6 +138,7 @@ def _finish(ctx: click.Context, replies: Any, as_json: bool, count: bool) -> Non
             message="No nodes replied within time constraint", exit_code=EX_UNAVAILABLE
         )
     if as_json:
+        dumps: Any = json.dumps  # kombu does not say its types
         ctx.obj.echo(dumps(replies))
     elif count and not ctx.obj.quiet:
         ctx.obj.echo(f"\n{len(replies)} {'node' if len(replies) == 1 else 'nodes'} online.")

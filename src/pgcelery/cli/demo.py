@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _RUSH = 2000
 _GIVE_UP_S = 60.0
-_NOTES = {"FAILURE": "out of stock", "RETRY": "retry", "STARTED": "...", "PENDING": ""}
+_NOTES = {"RETRY": "retry", "STARTED": "...", "PENDING": ""}
 _COLORS = {"FAILURE": "red", "RETRY": "yellow", "STARTED": "cyan"}
 
 
@@ -53,11 +53,9 @@ def demo(ctx: click.Context, orders: int, concurrency: int, database: str | None
 
 def _run(count: int, concurrency: int, database: str | None) -> None:
     begin = time.monotonic()
-    embedded = database is None
+    for name in ("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL", "RESULT_BACKEND"):
+        os.environ.pop(f"CELERY_{name}", None)
     os.environ["PGCELERY_DATABASE_URL"] = database or _embedded()
-    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
-        os.environ.pop(name, None)
-    os.environ.pop("CELERY_RESULT_BACKEND", None)
 
     from pgcelery.demo import app, story
 
@@ -71,17 +69,18 @@ def _run(count: int, concurrency: int, database: str | None) -> None:
             order.send()
         _watch(shop, check)
         took = time.monotonic() - sent
-        wrong = [sentence for order in shop if (sentence := order.wrong())]
-        total = story.daily_report(shop).get(timeout=_GIVE_UP_S) if not wrong else None
-        wanted = sum(o.wanted_amount for o in shop if not o.hopeless)
-        if total is not None and total["amount"] != wanted:
-            wrong.append(f"the report says {total}, wanted an amount of {wanted}")
-        if wrong:
-            raise _WrongError("\n".join(wrong))
+        _all_right(order.wrong() for order in shop)
+        total = story.daily_report(shop).get(timeout=_GIVE_UP_S)
+        _all_right([story.wrong_report(shop, total)])
         click.echo(f"\nA burst of {_RUSH:,} small tasks ...")
         enqueued, drained = _rush(app)
-    _summary(shop, total, took, enqueued, drained, time.monotonic() - begin)
-    _what_next(embedded)
+    _summary(shop, total, took, (enqueued, drained), time.monotonic() - begin)
+    _what_next(database is None)
+
+
+def _all_right(sentences: Iterable[str | None]) -> None:
+    if wrong := [sentence for sentence in sentences if sentence]:
+        raise _WrongError("\n".join(wrong))
 
 
 def _embedded() -> str:
@@ -162,7 +161,12 @@ def _line(order: Order) -> str:
     cells = [click.style(step, fg="green") for step in STEPS[: order.done]]
     if order.state != "SUCCESS":
         state = order.state
-        note = f"{order.picked}/{len(order.skus)}" if STEPS[order.done] == "pick" else _NOTES[state]
+        if order.error is not None:
+            note = type(order.error).__name__
+        elif STEPS[order.done] == "pick":
+            note = f"{order.picked}/{len(order.skus)}"
+        else:
+            note = _NOTES[state]
         cells.append(click.style(f"{STEPS[order.done]} {note}".rstrip(), fg=_COLORS.get(state)))
     return f"order {order.number:>3}  {' '.join(order.skus):<15}  {' '.join(cells)}"
 
@@ -185,8 +189,7 @@ def _summary(
     shop: list[Order],
     total: dict[str, int],
     took: float,
-    enqueued: float,
-    drained: float,
+    burst: tuple[float, float],
     seconds: float,
 ) -> None:
     retries = sum(order.retries for order in shop)
@@ -197,8 +200,8 @@ def _summary(
         f"  orders    {len(shop)} in {took:.1f} s: {total['orders']} shipped for {total['amount']},"
         f" {hopeless} out of stock\n"
         f"  workflow  {tasks} tasks in chains and chords, {retries} retries waited for and made\n"
-        f"  burst     {_RUSH:,} tasks: enqueued at {enqueued:,.0f}/s,"
-        f" all results back at {drained:,.0f}/s\n"
+        f"  burst     {_RUSH:,} tasks: enqueued at {burst[0]:,.0f}/s,"
+        f" all results back at {burst[1]:,.0f}/s\n"
         f"  in all    {seconds:.1f} s"
     )
 

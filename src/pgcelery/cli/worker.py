@@ -192,7 +192,8 @@ def worker(
     _read_extra_configuration(ctx, app)
     if detach:
         logfile = logfile and node_format(logfile, hostname)
-        return ctx.exit(_detach(ctx, executable, logfile, pidfile, uid, gid, umask or 0))
+        rest = {"pidfile": pidfile, "uid": uid, "gid": gid, "umask": umask or 0}
+        return ctx.exit(_detach(ctx, executable, logfile, **rest))
     maybe_drop_privileges(uid=uid, gid=gid)
     if umask:
         os.umask(int(umask, 8))
@@ -240,17 +241,17 @@ def _read_extra_configuration(ctx: click.Context, app: Any) -> None:
         ) from exc
 
 
-def _detach(ctx: click.Context, executable: str | None, logfile: str | None, *rest: Any) -> int:
+def _detach(ctx: click.Context, executable: str | None, logfile: str | None, **rest: Any) -> int:
     """Start this command again as a daemon; only an exec that fails comes back.
 
-    What follows the log file are pid file, user, group and umask.
+    The rest is for `detached`: pid file, user, group and umask.
     """
     from pgcelery.compat.platforms import EX_FAILURE, detached
 
     path = executable or sys.executable
     arguments = ["-m", "pgcelery", *_without(sys.argv[1:], _ONLY_TO_DETACH)]
     fake = bool(os.environ.get("C_FAKEFORK"))
-    with detached(logfile, *rest, workdir=ctx.obj.workdir, fake=fake):
+    with detached(logfile, workdir=ctx.obj.workdir, fake=fake, **rest):
         try:
             os.execv(path, [path, *arguments])
         except OSError:

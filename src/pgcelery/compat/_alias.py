@@ -111,7 +111,7 @@ def install_as_celery() -> None:
         raise RuntimeError(
             f"celery has been imported already, from {getattr(present, '__file__', 'nowhere')}, so "
             "it cannot become pgcelery: call pgcelery.compat.install_as_celery() first thing in "
-            "the program (or set PGCELERY_AS_CELERY=1), before a library imports celery"
+            "the program, before a library imports celery"
         )
     _finder.celery = True
     sys.modules["celery"] = compat

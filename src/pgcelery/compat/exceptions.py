@@ -1,7 +1,7 @@
 """Celery's exceptions: names, bases and arguments as in Celery, for they are all matched on.
 
-Source: Celery 5.7, `celery.exceptions`. The classes that Celery takes from kombu, billiard and click
-are taken from there too, so that an ``except`` clause written against either name still catches.
+Source: Celery 5.7, `celery.exceptions`. What Celery takes from kombu, billiard and click is taken
+from there too, so that an ``except`` clause written against either name still catches.
 """
 
 from __future__ import annotations
@@ -288,4 +288,4 @@ class CeleryCommandException(ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message=message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it on the class

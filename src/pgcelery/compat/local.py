@@ -163,14 +163,6 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 for _name, _operation in _OPERATIONS.items():
     setattr(Proxy, _name, _forwarder(_operation))
-for _name, _value in {
-    "__name__": "Proxy",
-    "__module__": __name__,
-    "__doc__": Proxy.__doc__,
-}.items():
-    _attribute = _Forwarded(_value)
-    _attribute.attribute = _name
-    setattr(Proxy, _name, _attribute)
 
 
 class PromiseProxy(Proxy):
@@ -216,6 +208,13 @@ class PromiseProxy(Proxy):
             fun, args, kwargs = pending.popleft()
             fun(*args, **kwargs)
         return thing
+
+
+for _class in (Proxy, PromiseProxy):
+    for _name in ("__name__", "__module__", "__doc__"):
+        _attribute = _Forwarded(getattr(_class, _name))
+        _attribute.attribute = _name
+        setattr(_class, _name, _attribute)
 
 
 def maybe_evaluate(obj: Any) -> Any:

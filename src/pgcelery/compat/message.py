@@ -1,7 +1,7 @@
 """A task message, and its bytes as they lie in a job's payload.
 
-The fields are those of Celery's protocol 2 on a broker: string-keyed `headers` and `properties`, and a
-`body` that is ``[args, kwargs, embed]`` in the content type named beside it.
+The fields are those of Celery's protocol 2 on a broker: string-keyed `headers` and `properties`,
+and a `body` that is ``[args, kwargs, embed]`` in the content type named beside it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from pgcelery.compat.exceptions import SecurityError, SecurityWarning
@@ -217,11 +217,8 @@ def close_open_fds(keep: Iterable[Any] = ()) -> None:
 class DaemonContext:
     """Leave the terminal: two forks, a session of its own, standard streams to /dev/null.
 
-    Args:
-        umask: Of the daemon; octal text or a number.
-        workdir: Directory it changes to; ``/`` if None.
-        fake: Stay in the foreground (for tests).
-        after_chdir: Called in the foreground, after the change of directory.
+    `umask` is octal text or a number; `fake` stays in the foreground; `after_chdir` is called
+    while errors can still be seen.
     """
 
     def __init__(
@@ -259,12 +256,7 @@ class DaemonContext:
         self.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *args: object) -> None:
         self.close()
 
 

@@ -1,7 +1,7 @@
 """Encoding and decoding of task bodies: kombu's serializers, and what is not trusted to pass them.
 
-JSON goes past kombu's registry with an encoder made once, which halves the cost of a body; the text is
-the same. A serializer that the application registers under the name ``json`` is used instead.
+JSON goes past kombu's registry with an encoder made once, which halves the cost of a body; the text
+is the same. A serializer that the application registers under the name ``json`` is used instead.
 """
 
 from __future__ import annotations
@@ -39,11 +39,10 @@ def dump(
         kombu.exceptions.SerializerNotInstalled: No serializer of this name.
     """
     if serializer == "json" and registry._encoders["json"].encoder is _kombu_encoder:
-        content_type, encoding, body = _JSON, "utf-8", _dump_json(data)
+        content_type, encoding, body = _JSON, "utf-8", _dump_json(data).encode()
     else:
-        content_type, encoding, body = registry.dumps(data, serializer or "json")
-    if isinstance(body, str):
-        body = body.encode("utf-8")
+        content_type, encoding, text = registry.dumps(data, serializer or "json")
+        body = text.encode() if isinstance(text, str) else text
     if not compression:
         return content_type, encoding, body, None
     body, compressed_as = _compression.compress(body, compression)

@@ -1,8 +1,8 @@
 """All signals of Celery. A receiver gets ``signal``, ``sender`` and the arguments named here.
 
-Source: Celery 5.7, `celery.signals`. The publish signals are sent in the caller with the task's name
-as sender; those of a run in the process that runs it with the task as sender; of a run whose process
-was lost in the worker's main process.
+Source: Celery 5.7, `celery.signals`. The publish signals are sent in the caller, with the task's
+name as sender; those of a run in the process that runs it, with the task as sender; those of a run
+whose process was lost in the worker's main process.
 """
 
 from __future__ import annotations

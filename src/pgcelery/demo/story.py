@@ -74,6 +74,11 @@ class Order:
         return before != (self.done, self.state, self.picked)
 
     @property
+    def error(self) -> Any:
+        """The exception of the step that failed; None if none did."""
+        return self.results[self.done].result if self.state == "FAILURE" else None
+
+    @property
     def picked(self) -> int:
         """Articles picked so far, while the order is there."""
         if self.over or STEPS[self.done] != "pick":
@@ -83,11 +88,10 @@ class Order:
     def wrong(self) -> str | None:
         """What is not as it must be, once it is over; None is fine."""
         if self.hopeless:
-            error = self.results[0].result
-            fine = self.state == "FAILURE" and type(error).__name__ == "OutOfStock"
-            return None if fine else f"order {self.number} should be out of stock, is {error!r}"
+            fine = type(self.error).__name__ == "OutOfStock"
+            return None if fine else f"order {self.number}: {self.error!r}, wanted OutOfStock"
         if self.state != "SUCCESS":
-            return f"order {self.number} ended {self.state}"
+            return f"order {self.number} failed at {STEPS[self.done]}: {self.error!r}"
         found = self.results[-1].result
         wanted = {
             "skus": self.skus,
@@ -111,3 +115,10 @@ def daily_report(done: list[Order]) -> Any:
     """Send the chord that adds up the shipped orders."""
     shipped = [o.results[-1].result for o in done if not o.hopeless]
     return chord((amount.s(parcel) for parcel in shipped), report.s()).apply_async()
+
+
+def wrong_report(done: list[Order], found: dict[str, int]) -> str | None:
+    """What is not as it must be in the report; None is fine."""
+    shipped = [o for o in done if not o.hopeless]
+    wanted = {"orders": len(shipped), "amount": sum(o.wanted_amount for o in shipped)}
+    return None if found == wanted else f"the report says {found}, wanted {wanted}"

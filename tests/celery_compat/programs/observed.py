@@ -20,7 +20,7 @@ def run(namespace: dict[str, Any]) -> None:
     """Print {case: what it returned}; to be called at the end of a program."""
     found = {
         name.removeprefix("case_"): attempt(case)
-        for name, case in namespace.items()
+        for name, case in list(namespace.items())
         if name.startswith("case_")
     }
     json.dump(found, sys.stdout, default=repr)

@@ -162,7 +162,9 @@ SHAPES: dict[str, Any] = {
     "reprcall": lambda: a(1).reprcall(7, y=2),
     "freeze": lambda: frozen(a(1)),
     "freeze with": lambda: [
-        (s := a(1)).freeze("id", group_id="g", chord=tsum.s(), root_id="r", parent_id="p", group_index=3).id,
+        (s := a(1))
+        .freeze("id", group_id="g", chord=tsum.s(), root_id="r", parent_id="p", group_index=3)
+        .id,
         s,
     ],
     "extend list option": lambda: [(s := a(1)).extend_list_option("link", [mul.s(1), mul.s(1)]), s],
@@ -298,7 +300,7 @@ SHAPES: dict[str, Any] = {
     "stamp generator": lambda: list(stamped(g(), Visitor()).tasks),
     "stamp nested chord": lambda: stamped(chord([chord([a(1)], tsum.s())], gl()), Visitor()),
     "stamp append visitor": lambda: stamped(
-        stamped(a(1), sig="x"), Visitor(), append_stamps=True, sig="z"
+        stamped(a(1), mark="x"), Visitor(), append_stamps=True, mark="z"
     ),
     "stamp dict link": lambda: stamped(a(1).set(link=[dict(mul.s(1))]), Visitor(), k=[1]),
     "stamped then merged": lambda: sent(stamped(a(1), x=1), x=9, y=3),
@@ -396,7 +398,7 @@ def main() -> None:
             text = json.dumps(f"{type(exc).__name__}: {exc}")
         text = re.sub(r"@0x[0-9a-f]+", "@0x", text)
         out[name] = json.loads(named_ids(text))
-    print(json.dumps(out))
+    json.dump(out, sys.stdout)
 
 
 if __name__ == "__main__":

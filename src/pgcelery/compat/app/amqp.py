@@ -312,9 +312,10 @@ class AMQP:
         elif isinstance(queue, str):
             queue = self.queues[queue]
         declare = [] if queue is None or isinstance(queue, Broadcast) else [queue]
-        kind = exchange_type or _kind(exchange) or _kind(queue and queue.exchange)
-        kind = kind or self._known_kind(exchange) or "direct"
         name = exchange.name if isinstance(exchange, Exchange) else exchange
+        actual = _kind(exchange) or self._known_kind(name)
+        kind = exchange_type or (actual if queue is None else _kind(queue.exchange)) or "direct"
+        # Celery looks at the queue's exchange here, even if another one is named.
         if kind == "direct" and not (name and routing_key):
             target = queue.name if queue is not None else routing_key or self.default_queue.name
             return Destination((target,), "", target, declare)
@@ -322,7 +323,8 @@ class AMQP:
             name = name or queue.exchange.name
             routing_key = routing_key or queue.routing_key
         key = routing_key or ""
-        return Destination(tuple(self._lookup(name or "", kind, key, queue)), name, key, declare)
+        kind = actual or self._known_kind(name) or kind
+        return Destination(tuple(self._lookup(name, kind, key, queue)), name, key, declare)
 
     def resolve_queue(self, options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         """Give (queue, delivery info) of each queue that `resolve` finds for these options."""
@@ -332,7 +334,7 @@ class AMQP:
         return [(name, dict(info)) for name in found.queues]
 
     def _known_kind(self, exchange: Any) -> str | None:
-        if exchange is None:
+        if not exchange:
             return None
         return next(
             (_kind(bound) for bound, _, _ in self._bindings() if bound.name == exchange), None

@@ -24,7 +24,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def add_autoretry_behaviour(task: Any, **options: Any) -> None:
-    """Wrap `run` of a task so that it retries for ``autoretry_for``; options win over attributes."""
+    """Make a task retry for ``autoretry_for``; options win over attributes."""
     given = {
         name: options.get(name, getattr(task, name, default)) for name, default in _DEFAULTS.items()
     }
@@ -33,7 +33,8 @@ def add_autoretry_behaviour(task: Any, **options: Any) -> None:
         return
     never_for = (Ignore, Retry, *given["dont_autoretry_for"])
     # A factor below 1 counts as 1: the delay is in whole seconds.
-    factor = int(max(1.0, float(given["retry_backoff"]))) if float(given["retry_backoff"]) else 0
+    backoff = float(given["retry_backoff"])
+    factor = int(max(1.0, backoff)) if backoff else 0
     longest = int(given["retry_backoff_max"])
 
     @functools.wraps(task.run)

@@ -57,16 +57,19 @@ def by_name(
         )
     try:
         found = symbol_by_name(name, aliases)
-    except ValueError as exc:
-        raise ImproperlyConfigured(
-            f"Unknown result backend: {name!r}.  Did you spell that correctly? ({exc!r})"
-        ) from exc
+    except (ValueError, ModuleNotFoundError) as exc:
+        if isinstance(exc, ModuleNotFoundError) and exc.name != name:
+            raise  # a class path, whose module is missing or imports one that is
+        raise _unknown(name, exc) from exc
     if isinstance(found, ModuleType):
-        raise ImproperlyConfigured(
-            f"Unknown result backend: {name!r}.  Did you spell that correctly? "
-            "('is a Python module, not a backend class.')"
-        )
+        raise _unknown(name, "is a Python module, not a backend class.")
     return found
+
+
+def _unknown(name: Any, why: Any) -> ImproperlyConfigured:
+    return ImproperlyConfigured(
+        f"Unknown result backend: {name!r}.  Did you spell that correctly? ({why!r})"
+    )
 
 
 def by_url(backend: Any = None, loader: Any = None) -> tuple[Any, str | None]:

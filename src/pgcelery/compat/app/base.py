@@ -62,7 +62,9 @@ BUILTIN_FIXUPS = frozenset({"pgcelery.compat.fixups.django:fixup"})
 
 def app_has_custom(app: Any, attr: str) -> bool:
     """Whether the class of `app` overrides a method or attribute of `Celery`."""
-    return bool(mro_lookup(type(app), attr, stop={Celery, Parts, Brokerage, object}))
+    own = {Celery, Parts, Brokerage}
+    modules = {cls.__module__ for cls in own}
+    return bool(mro_lookup(type(app), attr, stop={*own, object}, monkey_patched=modules))
 
 
 class Celery(Parts, Brokerage):

@@ -6,7 +6,7 @@ sends, do what they did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pgcelery.compat._state import connect_on_app_finalize
@@ -24,8 +24,9 @@ __all__ = ()
 logger = get_logger(__name__)
 
 
-def _task(app: Any, name: str, **options: Any) -> Any:
-    return app.task(name=name, shared=False, lazy=False, **options)
+def _task(app: Any, name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    decorate: Callable[..., Any] = app.task(name=name, shared=False, lazy=False, **options)
+    return decorate
 
 
 @connect_on_app_finalize
@@ -163,14 +164,23 @@ def add_unlock_chord_task(app: Any) -> Any:
         header = app.GroupResult(group_id, [result_from_tuple(one, app=app) for one in result])
         body = maybe_signature(callback, app=app)
         delay = self.default_retry_delay if interval is None else interval
+        failed = None
         try:
-            if not header.ready():
+            try:
+                ready = header.ready()
+            except Exception as exc:
+                failed = exc
+                raise self.retry(exc=exc, countdown=delay, max_retries=max_retries) from exc
+            if not ready:
                 raise self.retry(countdown=delay, max_retries=max_retries)
         except Retry:
             raise
         except Exception as exc:
             cause = getattr(exc, "reason", None) or exc
-            _fail(app, body, group_id, f"chord_unlock could not be retried: {cause!r}", cause)
+            reason = f"chord_unlock could not be retried: {cause!r}"
+            if failed not in (None, cause):
+                reason += f" (after deps.ready() raised {failed!r})"
+            _fail(app, body, group_id, reason, cause)
             raise
         try:
             with allow_join_result():

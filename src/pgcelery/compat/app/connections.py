@@ -14,8 +14,8 @@ def driver_connection(given: Any) -> psycopg.Connection[Any] | None:
     """Find the psycopg connection in what an application has at hand.
 
     Args:
-        given: A psycopg connection, a SQLAlchemy session or connection, a Django database wrapper or
-            alias; None gives None.
+        given: A psycopg connection, a SQLAlchemy session or connection, a Django database wrapper
+            or alias; None gives None.
 
     Raises:
         TypeError: Anything else, or a connection of another driver.

@@ -10,9 +10,9 @@ from typing import Any
 from kombu import serialization
 from kombu.utils.functional import maybe_list
 
+import pgcelery.compat.app.trace as trace
 from pgcelery.compat import states
 from pgcelery.compat._state import _task_stack
-from pgcelery.compat.app import trace
 from pgcelery.compat.einfo import ExceptionInfo, ExceptionWithTraceback
 from pgcelery.compat.exceptions import Retry
 from pgcelery.compat.result import EagerResult, denied_join_result
@@ -103,7 +103,7 @@ def _unwrap(retval: Any) -> tuple[Any, str | None]:
 def apply_always(
     task: Any, args: Any, kwargs: Any, task_id: str | None, producer: Any, **options: Any
 ) -> Any:
-    """Run a call because of ``task_always_eager``: its arguments go through the serializer first."""
+    """Run a call because of ``task_always_eager``; its arguments are serialized and back."""
     serializer = (
         options.get("serializer")
         or getattr(producer, "serializer", None)

@@ -28,7 +28,7 @@ _PLAIN_TEXT = 100
 
 
 class Times(NamedTuple):
-    """When a call may start and when it is too late, as headers say it and as the engine wants it."""
+    """When a call may start and when it is too late: for headers, and for the engine."""
 
     eta: str | None = None
     due_at: datetime | None = None

@@ -1,6 +1,6 @@
 """The verdict: what a run came to, as the outcome that the engine records.
 
-While a job runs, `recorder` keeps what Celery would have stored at once; `verdict` turns it into one
+While a job runs, `record` keeps what Celery would have stored at once; `verdict` turns it into one
 `Outcome`, which is written in one transaction with all that follows from it. A call that is no job
 (``apply``, a tracer made by hand) stores through its backend as in Celery.
 """

@@ -123,7 +123,8 @@ class TaskHandler:
 
     def soft_limit_error(self) -> BaseException:
         """Give what is raised in a task whose soft time limit has passed."""
-        return SoftTimeLimitExceeded()
+        error: BaseException = SoftTimeLimitExceeded()
+        return error
 
 
 class TaskRun:

@@ -1,7 +1,7 @@
 """What every task has before it is anything else: a body, hooks around it, a stack of requests.
 
-Source: Celery 5.7, `celery.app.task`. Kept apart from `Task` so that the tracer can tell a hook that a
-task overrides from the one that does nothing, without importing `Task`.
+Source: Celery 5.7, `celery.app.task`. Kept apart from `Task` so that the tracer, without importing
+that, can tell a hook that a task overrides from the one that does nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class TaskHooks:
         """Call the task here and now, as a function."""
         stack = self.request_stack
         request = stack.top
-        # A `__call__` of the application's own was run by the tracer and calls this one: the request
-        # is in place already.
+        # A `__call__` of the application's own was run by the tracer and calls this one: the
+        # request is in place already.
         if (
             request is not None
             and len(stack) == 1

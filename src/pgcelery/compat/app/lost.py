@@ -1,6 +1,6 @@
-"""Ends that no body came to: lost processes, time limits, revocation, bad messages, failed parents.
+"""Ends that no body came to: lost processes, time limits, revocation, failed parents.
 
-Source: Celery 5.7, `celery.worker.request.Request` (`on_failure`, `on_timeout`, `_announce_revoked`).
+Source: Celery 5.7, `celery.worker.request.Request`: on_failure, on_timeout, _announce_revoked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pgcelery.compat.app.links import call_errbacks
 from pgcelery.compat.app.running import Running
 from pgcelery.compat.app.trace import get_task_name, task_has_custom
 from pgcelery.compat.app.tracelog import LOG_RETRY
-from pgcelery.compat.einfo import ExceptionInfo
+from pgcelery.compat.einfo import describe
 from pgcelery.compat.exceptions import (
     Ignore,
     Retry,
@@ -96,7 +96,7 @@ def _retry(delivery: Delivery, exc: WorkerLostError) -> Outcome:
             context, countdown=delay, retries=context.retries + 1
         ).apply_async(add_to_parent=False)
         reason = Retry(exc=exc, when=delay)
-        einfo = _einfo(exc)
+        einfo = describe(exc)
         task.on_retry(exc, context.id, context.args, context.kwargs, einfo)
         signals.task_retry.send(sender=task, request=context, reason=reason, einfo=einfo)
     finally:
@@ -117,10 +117,6 @@ def _retry(delivery: Delivery, exc: WorkerLostError) -> Outcome:
         payload=again.payload,
         delay_s=again.delay_s,
     )
-
-
-def _einfo(exc: BaseException) -> ExceptionInfo:
-    return ExceptionInfo((type(exc), exc, exc.__traceback__))
 
 
 def _revoke(delivery: Delivery, why: Lost) -> Outcome:
@@ -147,10 +143,9 @@ def _revoke(delivery: Delivery, why: Lost) -> Outcome:
 
 def _worker_request(delivery: Delivery) -> Any:
     """What receivers know as a worker's request; here it is the task's own."""
-    context = delivery.context
-    context.name = context.task_name = delivery.name
-    context.task_id = context.id
-    return context
+    names = {"name": delivery.name, "task_name": delivery.name, "task_id": delivery.context.id}
+    delivery.context.update(names)
+    return delivery.context
 
 
 def failure(
@@ -175,9 +170,10 @@ def failure(
     token = runs.enter(running)
     meta = ttl_s = None
     try:
-        einfo = _einfo(exc)
+        raised = exc.__traceback__ is not None
+        einfo = describe(exc)
         if delivery.stores():
-            shown = einfo.traceback if exc.__traceback__ is not None else None
+            shown = einfo.traceback if raised else None
             meta = _encode(delivery, states.FAILURE, exc, shown)
             ttl_s = _ttl_s(delivery, states.FAILURE)
         _spread(delivery, exc, einfo, errbacks=errbacks, stored=meta is not None)

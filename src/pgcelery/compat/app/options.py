@@ -1,7 +1,7 @@
 """The options of a task that fall back on a setting.
 
-Source: Celery 5.7, `Task.from_config`. Celery copies the settings when a task is bound; here they are
-read whenever the option is, so a setting changed later counts.
+Source: Celery 5.7, `Task.from_config`. Celery copies the settings when a task is bound; here they
+are read whenever the option is, so a setting changed later counts.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pgcelery.compat.exceptions import ImproperlyConfigured
@@ -44,10 +45,9 @@ class _Models:
         self.signature = inspect.signature(fun)
         self.hints = {k: p.annotation for k, p in self.signature.parameters.items()}
         self.hints["return"] = self.signature.return_annotation
-        try:
+        # For a name that cannot be resolved here the annotations are taken as they stand.
+        with suppress(NameError, AttributeError, TypeError):
             self.hints.update(typing.get_type_hints(fun))
-        except (NameError, AttributeError, TypeError):
-            pass  # a name that is not importable here: take the annotations as they stand
 
     def of_argument(self, name: str, value: Any) -> Any:
         """The model that argument `name` is checked with, or None."""

@@ -1,8 +1,8 @@
 """Putting another signature in the place of the call that runs now.
 
 Source: Celery 5.7, `Task.replace`, `Task.on_replace` and `Task.add_to_chord`. The calls that the
-replacement starts with are enqueued in the transaction that gives up this run, so that the id is never
-without someone who will end it.
+replacement starts with are enqueued in the transaction that gives up this run, so that the id is
+never without someone who will end it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ("add_to_chord", "on_replace", "replace")
 
 
 def replace(task: Any, sig: Any) -> Any:
-    """Give the id, the links and the rest of the chain of the current call to `sig`, and start it."""
+    """Give id, links and rest of the chain of the current call to `sig`, and start it."""
     if "chord" in sig.options:
         raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
     if isinstance(sig, _chain) and not getattr(sig, "tasks", True):

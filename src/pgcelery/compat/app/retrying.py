@@ -102,7 +102,7 @@ def retry(
 
 
 def _new_arguments(task: Any, request: Context, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Fit what was given of the arguments to what stays of the old ones, so that none comes twice."""
+    """Fit the arguments given to those that stay, so that none comes twice."""
     only_args = args is not None and kwargs is None and request.kwargs
     only_kwargs = kwargs is not None and args is None and request.args
     if not only_args and not only_kwargs:

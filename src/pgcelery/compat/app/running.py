@@ -1,7 +1,7 @@
 """The job whose task runs here now, and what its task asked for meanwhile.
 
-What a run wants to happen *with* its end (its retry, the tasks it calls back) must be written in the
-transaction that records the end, so it is gathered here rather than sent.
+What a run wants to happen *with* its end (its retry, the tasks it calls back) must be written in
+the transaction that records the end, so it is gathered here rather than sent.
 """
 
 from __future__ import annotations

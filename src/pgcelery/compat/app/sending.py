@@ -1,6 +1,6 @@
 """Sending a call: options, route and message become a job, and the job is inserted.
 
-Source: Celery 5.7, `Celery.send_task` and `AMQP.send_task_message`; `conn` and `using` are additions.
+Source: Celery 5.7, `Celery.send_task` and `AMQP.send_task_message`; `conn` and `using` are new.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pgcelery.compat._state import get_current_worker_task
 from pgcelery.compat.app.connections import driver_connection
 from pgcelery.compat.app.envelope import (
     Envelope,
+    Times,
     check_arguments,
     check_text,
     seal,
@@ -242,8 +243,16 @@ def build(
     if headers:
         envelope.headers.update(headers)
     envelope.headers.update(waits)
+    shape = _shape(app, task_id, name, when, task_type, waits)
+    return _address(app, shape, envelope, options)
+
+
+def _shape(
+    app: Any, task_id: str, name: str, when: Times, task_type: Any, waits: Mapping[str, Any]
+) -> NewJob:
+    """The job without what only its queue and its message say."""
     late = app.conf.task_acks_late if task_type is None else task_type.acks_late
-    shape = NewJob(
+    return NewJob(
         id=task_id,
         queue="",
         name=name,
@@ -255,7 +264,6 @@ def build(
         ttl_s=_ttl_s(app.conf.result_expires),
         parents=inputs.flat(waits.get("chord_parents", ())),
     )
-    return _address(app, shape, envelope, options)
 
 
 def _own_options(app: Any, name: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -382,7 +390,8 @@ def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any
 
 def _delivery_mode(app: Any, mode: Any) -> int:
     mode = mode or app.conf.task_default_delivery_mode
-    return {"transient": 1, "persistent": 2}.get(mode, mode) if isinstance(mode, str) else mode
+    named: dict[Any, int] = {"transient": 1, "persistent": 2}
+    return named[mode] if mode in named else int(mode)
 
 
 def _encode(

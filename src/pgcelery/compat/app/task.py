@@ -37,7 +37,7 @@ from pgcelery.compat.utils.threads import LocalStack
 if TYPE_CHECKING:
     from pgcelery.compat.result import AsyncResult, EagerResult
 
-__all__ = ("BaseTask", "Context", "Task", "TaskType", "get_actual_ignore_result")
+__all__ = ("BaseTask", "Context", "Setting", "Task", "TaskType", "get_actual_ignore_result")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,8 +62,8 @@ else:
 class Task(_Typed[P, R]):
     """A function that workers run.
 
-    The options below are class attributes, and arguments of `@app.task`. None of `options.FROM_CONFIG`
-    means: what the setting says, each time the option is read.
+    The options below are class attributes, and arguments of `@app.task`. None, of those listed in
+    `options.FROM_CONFIG`, means what the setting says each time the option is read.
     """
 
     MaxRetriesExceededError = MaxRetriesExceededError
@@ -209,9 +209,9 @@ class Task(_Typed[P, R]):
             kombu.exceptions.OperationalError: The database cannot be reached.
         """
         own = self._get_exec_options()
-        if own["soft_time_limit"] and own["time_limit"]:
-            if own["soft_time_limit"] > own["time_limit"]:
-                raise ValueError("soft_time_limit must be less than or equal to time_limit")
+        soft, hard = own["soft_time_limit"], own["time_limit"]
+        if soft and hard and soft > hard:
+            raise ValueError("soft_time_limit must be less than or equal to time_limit")
         check = getattr(self, "__header__", None) if self.typing else None
         if check is not None:
             check(*(args or ()), **(kwargs or {}))
@@ -267,7 +267,7 @@ class Task(_Typed[P, R]):
 
         Raises:
             celery.exceptions.Retry: Always, unless `throw` is off.
-            celery.exceptions.MaxRetriesExceededError: There have been enough, and no `exc` is given.
+            celery.exceptions.MaxRetriesExceededError: There have been enough, without an `exc`.
             celery.exceptions.Reject: The retry could not be sent.
         """
         return retrying.retry(
@@ -374,7 +374,7 @@ class Task(_Typed[P, R]):
 
     @property
     def __name__(self) -> str:
-        return type(self).__name__
+        return str(type(self).__name__)
 
     def __reduce__(self) -> tuple[Any, ...]:
         module: str | None = type(self).__module__
@@ -389,5 +389,3 @@ class Task(_Typed[P, R]):
 inherit_settings(Task)
 
 BaseTask = Task
-
-__all__ += ("Setting",)

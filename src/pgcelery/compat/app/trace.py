@@ -21,7 +21,7 @@ from typing import Any
 from warnings import warn
 
 from kombu.exceptions import EncodeError, OperationalError
-from kombu.utils.encoding import safe_repr, safe_str
+from kombu.utils.encoding import safe_repr
 
 from pgcelery.compat import signals, states
 from pgcelery.compat._state import _task_stack
@@ -31,6 +31,7 @@ from pgcelery.compat.app.envelope import repr_value
 from pgcelery.compat.app.execution import record
 from pgcelery.compat.app.hooks import TaskHooks
 from pgcelery.compat.app.request import Context, get_actual_ignore_result
+from pgcelery.compat.app.traceinfo import TraceInfo
 from pgcelery.compat.app.tracelog import (
     LOG_FAILURE,
     LOG_IGNORED,
@@ -50,13 +51,12 @@ from pgcelery.compat.app.tracelog import (
     log_policy_unexpected,
     traceback_clear,
 )
-from pgcelery.compat.einfo import ExceptionInfo, ExceptionWithTraceback
+from pgcelery.compat.einfo import ExceptionInfo
 from pgcelery.compat.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from pgcelery.compat.utils.nodenames import gethostname
 from pgcelery.compat.utils.serialization import (
     get_pickleable_etype,
     get_pickleable_exception,
-    get_pickled_exception,
 )
 
 __all__ = (
@@ -105,99 +105,8 @@ def task_has_custom(task: Any, attr: str) -> bool:
     return getattr(type(task), attr, None) is not getattr(TaskHooks, attr)
 
 
-class TraceInfo:
-    """How a run ended when it did not end well."""
-
-    __slots__ = ("retval", "state")
-
-    def __init__(self, state: str, retval: Any = None) -> None:
-        self.state = state
-        self.retval = retval
-
-    def handle_error_state(
-        self, task: Any, req: Any, eager: bool = False, call_errbacks: bool = True
-    ) -> Any:
-        """Do what a failure or a retry brings; gives the `ExceptionInfo`."""
-        if get_actual_ignore_result(task, req):
-            store = bool(task.store_errors_even_if_ignored)
-        else:
-            store = not eager or bool(task.store_eager_result)
-        handle = self.handle_retry if self.state == RETRY else self.handle_failure
-        return handle(task, req, store_errors=store, call_errbacks=call_errbacks)
-
-    def handle_reject(self, task: Any, req: Any, **kwargs: Any) -> None:
-        """Log a `Reject`."""
-        self._log_error(task, req, ExceptionInfo())
-
-    def handle_ignore(self, task: Any, req: Any, **kwargs: Any) -> None:
-        """Log an `Ignore`."""
-        self._log_error(task, req, ExceptionInfo())
-
-    def handle_retry(self, task: Any, req: Any, store_errors: bool = True, **kwargs: Any) -> Any:
-        """Store, tell and log a retry; its cause is what is stored."""
-        reason = self.retval
-        einfo = ExceptionInfo((type(reason), reason, reason.__traceback__))
-        record(task, req, RETRY, reason.exc, einfo.traceback, store=store_errors)
-        task.on_retry(reason.exc, req.id, req.args, req.kwargs, einfo)
-        signals.task_retry.send(sender=task, request=req, reason=reason, einfo=einfo)
-        name = get_task_name(req, task.name)
-        info(LOG_RETRY, {"id": req.id, "name": name, "exc": str(reason)})
-        return einfo
-
-    def handle_failure(
-        self, task: Any, req: Any, store_errors: bool = True, call_errbacks: bool = True
-    ) -> Any:
-        """Store, tell and log a failure, and call the error links."""
-        raised = self.retval
-        exc = get_pickleable_exception(raised)
-        if exc.__traceback__ is None:
-            exc.__traceback__ = raised.__traceback__
-        einfo = ExceptionInfo((get_pickleable_etype(type(raised)), exc, exc.__traceback__))
-        record(task, req, FAILURE, exc, einfo.traceback, store=store_errors)
-        if store_errors and req.chain and not req.is_eager:
-            task.backend._fail_chain(req.chain, exc, einfo.traceback)
-        if call_errbacks:
-            links.call_errbacks(task.backend, req, exc, einfo.traceback)
-        task.on_failure(exc, req.id, req.args, req.kwargs, einfo)
-        signals.task_failure.send(
-            sender=task,
-            task_id=req.id,
-            exception=exc,
-            args=req.args,
-            kwargs=req.kwargs,
-            traceback=exc.__traceback__,
-            einfo=einfo,
-        )
-        self._log_error(task, req, einfo)
-        return einfo
-
-    def _log_error(self, task: Any, req: Any, einfo: Any) -> None:
-        exc = einfo.exception
-        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-        exc = einfo.exception = get_pickled_exception(exc)
-        policy = get_log_policy(task, einfo, exc)
-        context = {
-            "hostname": req.hostname,
-            "id": req.id,
-            "name": get_task_name(req, task.name),
-            "exc": safe_repr(exc),
-            "traceback": safe_str(einfo.traceback),
-            "args": req.get("argsrepr") or safe_repr(req.args),
-            "kwargs": req.get("kwargsrepr") or safe_repr(req.kwargs),
-            "description": policy.description,
-            "internal": einfo.internal,
-        }
-        logger.log(
-            policy.severity,
-            policy.format,
-            context,
-            exc_info=einfo.exc_info if policy.traceback else None,
-            extra={"data": context},
-        )
-
-
 class _End:
-    """How a run stands: its state, what it returned or raised, and what the tracer returns of it."""
+    """How a run stands: its state, what it returned or raised, what the tracer returns."""
 
     __slots__ = ("info", "result", "retstr", "retval", "runtime", "state")
 
@@ -255,8 +164,8 @@ class Tracer:
             request: Fields of its `Context`.
 
         Returns:
-            ``(retval, info, runtime, retstr)``: what it returned or an `ExceptionInfo`, a `TraceInfo`
-            unless it succeeded, seconds, and the result for people.
+            ``(retval, info, runtime, retstr)``: what it returned or an `ExceptionInfo`, a
+            `TraceInfo` unless it succeeded, seconds, and the result for people.
         """
         started = self.monotonic()
         context = None
@@ -291,14 +200,9 @@ class Tracer:
         return trace_ok_t(end.result, end.info, end.runtime, end.retstr)
 
     def _run(self, uuid: str, context: Context, end: _End, started: float) -> None:
-        task, args, kwargs = self.task, context.args, context.kwargs
-        ignored = get_actual_ignore_result(task, context)
-        if signals.task_prerun.receivers:
-            signals.task_prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
-        self.on_task_init(uuid, task)
-        if not self.eager and not ignored and task.track_started:
-            meta = {"pid": os.getpid(), "hostname": self.hostname}
-            task.backend.store_result(uuid, meta, STARTED, request=context)
+        args, kwargs = context.args, context.kwargs
+        ignored = get_actual_ignore_result(self.task, context)
+        self._begin(uuid, context, ignored)
         try:
             if self.before_start is not None:
                 self.before_start(uuid, args, kwargs)
@@ -319,6 +223,17 @@ class Tracer:
             self._succeed(uuid, context, end, started, ignored)
         if self.after_return is not None and end.state not in self.ignore_states:
             self._hook(context, "after_return", end.state, end.retval, uuid, args, kwargs, None)
+
+    def _begin(self, uuid: str, context: Context, ignored: bool | None) -> None:
+        task = self.task
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(
+                sender=task, task_id=uuid, task=task, args=context.args, kwargs=context.kwargs
+            )
+        self.on_task_init(uuid, task)
+        if not self.eager and not ignored and task.track_started:
+            meta = {"pid": os.getpid(), "hostname": self.hostname}
+            task.backend.store_result(uuid, meta, STARTED, request=context)
 
     def _put_aside(self, context: Context, end: _End, exc: Reject | Ignore) -> None:
         rejected = isinstance(exc, Reject)

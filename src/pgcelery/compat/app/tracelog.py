@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pgcelery.compat.exceptions import Ignore, Reject
@@ -66,8 +67,6 @@ def traceback_clear(exc: BaseException | None = None) -> None:
     """Drop the local variables of the frames in a traceback, which may be large."""
     tb = sys.exc_info()[2] if exc is None else exc.__traceback__
     while tb is not None:
-        try:
+        with suppress(RuntimeError):  # of a frame that still runs
             tb.tb_frame.clear()
-        except RuntimeError:
-            pass  # it still runs
         tb = tb.tb_next

@@ -194,7 +194,7 @@ class Worker(WorkController):
 
     def extra_info(self) -> str | None:
         """List of tasks, from log level INFO on; with the built-in ones on DEBUG."""
-        if not self.loglevel or self.loglevel > logging.INFO:
+        if not isinstance(self.loglevel, int) or not 0 < self.loglevel <= logging.INFO:
             return None
         return f"\n[tasks]\n{self.tasklist(include_builtins=self.loglevel <= logging.DEBUG)}\n"
 
@@ -236,13 +236,13 @@ Handler = Callable[[int, FrameType | None], None]
 
 def _shutdown(worker: Worker, sig: str, how: str, exitcode: int, verbose: bool = True) -> None:
     if how == "Warm":
-        state.should_stop = exitcode
+        state.should_stop = worker.exitcode = exitcode
     else:
+        # As in Celery, this does not change how the process ends: 0, or 1 after a first Ctrl+C.
         state.should_terminate = exitcode
     if verbose:
         say(f"worker: {how} shutdown (MainProcess)")
     signals.worker_shutting_down.send(sender=worker.hostname, sig=sig, how=how, exitcode=exitcode)
-    worker.exitcode = exitcode
 
 
 def _warm(worker: Worker) -> Handler:
@@ -271,6 +271,7 @@ def _interrupt(worker: Worker) -> Handler:
 def _cold(worker: Worker, sig: str) -> Handler:
     def handle(signum: int, frame: FrameType | None) -> None:
         with in_sighandler():
+            say("worker: Hitting Ctrl+C again will terminate all running tasks!")
             for name in ("SIGINT", "SIGQUIT"):
                 platforms.signals[name] = _at_once(worker, name)
             _shutdown(worker, sig, "Cold", EX_FAILURE)

@@ -138,6 +138,12 @@ class Backend(Storing, Waiting):
         """Read what is stored."""
         return self._metas([task_id])[task_id]
 
+    def get_task_metas(self, ids: Iterable[str]) -> dict[str, Meta]:
+        """Give what is stored of several calls, asking once."""
+        self._ensure_not_eager()
+        metas: dict[str, Meta] = retried(self.app, self._metas, ids)
+        return metas
+
     def _metas(self, ids: Iterable[str]) -> dict[str, Meta]:
         """Read what is stored of several calls."""
         ids = list(ids)
@@ -263,6 +269,10 @@ class Backend(Storing, Waiting):
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Do nothing: the engine knows it."""
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Hear of a chord before its header is sent."""
+        self.ensure_chords_allowed()
 
     def ensure_chords_allowed(self) -> None:
         """Raise NotImplementedError in a backend that has no chords; this one has."""

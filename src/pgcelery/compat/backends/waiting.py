@@ -156,8 +156,12 @@ class Waiting:
                     on_interval()
 
         meta = self.wait_for(result.id, timeout=timeout, interval=interval, on_interval=tick)
+        if not meta:
+            return None
         if on_message is not None:
             on_message(meta)
+        if on_interval is not None and meta["status"] in states.PROPAGATE_STATES:
+            on_interval()  # the step that failed first speaks first
         result._maybe_set_cache(meta)
         return result.maybe_throw(propagate=propagate, callback=callback)
 

@@ -194,6 +194,7 @@ class _chain(Signature):
             for place in range(len(tasks) - 2, -1, -1):
                 before = inputs.of(results[place + 1])
                 tasks[place].apply_async(
+                    (inputs.SLOT,),
                     chord_parents=before,
                     parent_id=inputs.flat(before)[-1],
                     root_id=root_id,

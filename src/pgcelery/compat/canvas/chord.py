@@ -180,7 +180,9 @@ class _chord(Signature):
             options["chord_immutable"] = True
         waits = inputs.take(options)
         delay = {key: options.pop(key, None) for key in ("countdown", "eta")}
-        callbacks = {key: options.pop(key) for key in ("link", "link_error") if key in options}
+        callbacks: dict[str, Any] = {
+            key: options.pop(key) for key in ("link", "link_error") if key in options
+        }
         body = body.clone(**_body_options(options))
         app = self._get_app(body)
         tasks = self._header_copy(app)
@@ -282,7 +284,8 @@ class _chord(Signature):
             options.pop(key, None)
         header.options["task_id"] = group_id
         frozen = header._freeze_group_tasks(group_id=group_id, chord=body, root_id=root_id)
-        app.backend.ensure_chords_allowed()
+        if header.tasks:
+            app.backend.apply_chord(frozen, body)
         with outbox.together(app):
             if header.tasks:
                 # The body needs the results, whatever the tasks say.
@@ -303,7 +306,7 @@ class _chord(Signature):
             waits["chord_member"] = True
         if not body.options.get("root_id"):
             waits["root_id"] = current_root_id() or ids[-1]
-        body.apply_async(add_to_parent=False, **waits)
+        body.apply_async((inputs.SLOT,), add_to_parent=False, **waits)
 
     def _unroll_body(self) -> list[Any]:
         """Give this chord with only the first step of its body, and the other steps."""

@@ -17,7 +17,7 @@ from pgcelery.compat._state import current_app
 from pgcelery.compat.canvas import kinds, outbox
 from pgcelery.compat.canvas.signature import Signature, maybe_signature
 from pgcelery.compat.result import GroupResult
-from pgcelery.compat.utils.functional import regen
+from pgcelery.compat.utils.functional import _regen, regen
 from pgcelery.compat.utils.objects import getitem_property
 from pgcelery.compat.utils.text import remove_repeating_from_task
 
@@ -58,7 +58,7 @@ class group(Signature):
         return self.apply_async(partial_args, **options)
 
     def __or__(self, other: Any) -> Any:
-        if kinds.is_empty_group(other):
+        if kinds.is_empty_group(other) and not isinstance(other.tasks, _regen):
             return self
         return kinds.make_chord(self, body=other, app=self._app)
 

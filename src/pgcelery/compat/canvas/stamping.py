@@ -91,7 +91,8 @@ def merge(into: Stamps, other: Mapping[str, Any], append: bool) -> None:
         elif isinstance(old, list) and isinstance(new, list):
             into[key] = [*old, *new]
         elif append:
-            into[key] = [*_as_list(old), *(new if isinstance(new, list) else [new])]
+            several = isinstance(new, list) and old is not None
+            into[key] = [*_as_list(old), *(new if several else [new])]
 
 
 def collect(

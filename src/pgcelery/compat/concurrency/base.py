@@ -18,7 +18,8 @@ class PoolOptions:
     size: int  #: processes or threads
     max_tasks_per_child: int | None = None
     max_memory_per_child_kib: int | None = None
-    prefetch: int = 4  #: tasks held for each process, the running one included; 0 is no bound
+    #: tasks a slot may hold, the running one included; None lets their length decide
+    prefetch: int | None = None
 
 
 class BasePool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgcelery.compat.concurrency.base import BasePool, PoolOptions
+from pgcelery.compat.utils.log import set_process_index
 from pgcelery.engine.pool import PreforkPool
 
 __all__ = ("TaskPool",)
@@ -21,4 +22,5 @@ class TaskPool(BasePool):
             max_jobs_per_child=options.max_tasks_per_child,
             max_memory_per_child_kib=options.max_memory_per_child_kib,
             prefetch=options.prefetch,
+            on_fork=lambda slot, number: set_process_index(slot),
         )

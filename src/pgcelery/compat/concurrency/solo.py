@@ -14,4 +14,4 @@ class TaskPool(BasePool):
     @classmethod
     def build(cls, options: PoolOptions) -> SoloPool:
         """Make the pool."""
-        return SoloPool()
+        return SoloPool(prefetch=options.prefetch)

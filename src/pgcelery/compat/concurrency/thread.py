@@ -14,4 +14,4 @@ class TaskPool(BasePool):
     @classmethod
     def build(cls, options: PoolOptions) -> ThreadPool:
         """Make the pool."""
-        return ThreadPool(options.size)
+        return ThreadPool(options.size, prefetch=options.prefetch)

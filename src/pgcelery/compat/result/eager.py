@@ -65,7 +65,7 @@ class EagerResult(AsyncResult[R]):
             "name": self._name,
         }
 
-    _cache = property(_meta)  # type: ignore[assignment]
+    _cache = property(_meta)
 
     def __reduce_args__(self) -> tuple[Any, ...]:
         return self.id, self._result, self._state, self._traceback, self._name
@@ -95,7 +95,7 @@ class EagerResult(AsyncResult[R]):
             raise self.result if isinstance(self.result, Exception) else Exception(self.result)
         return self.result
 
-    wait = get
+    wait = get  # type: ignore[assignment]
 
     def forget(self) -> None:
         """Do nothing: nothing is stored."""

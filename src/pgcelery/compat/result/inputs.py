@@ -2,7 +2,8 @@
 
 A call that is sent before its input exists carries the option ``chord_parents``: the id of the call
 whose result is its first argument, or a (nested) list of ids when that argument is a list. It
-becomes the message header of that name, and the flat ids become the job's parents.
+becomes the message header of that name, and the flat ids become the job's parents. The argument's
+place is held by `SLOT`, so that the call has as many arguments as it will have.
 ``chord_immutable`` says that it only waits and takes no argument; ``chord_member`` that it is one
 of a group that is a chord's body, which fails with the header's own error. Pure.
 """
@@ -14,6 +15,9 @@ from typing import Any
 
 #: An id, or a list of these.
 Inputs = Any
+
+#: What stands for the argument until it exists.
+SLOT = None
 
 #: Options of `apply_async` that are about this.
 OPTIONS = ("chord_parents", "chord_immutable", "chord_member")
@@ -60,4 +64,4 @@ def fill(args: Any, headers: Mapping[str, Any], value_of: Callable[[str], Any]) 
     """
     if headers.get("chord_immutable"):
         return tuple(args)
-    return (build(headers["chord_parents"], value_of), *args)
+    return (build(headers["chord_parents"], value_of), *args[1:])

@@ -6,7 +6,7 @@ Source: Celery 5.7, `celery.result`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from pgcelery.compat import states
 from pgcelery.compat._state import current_app
 from pgcelery.compat.exceptions import ImproperlyConfigured
 from pgcelery.compat.result.joining import assert_will_not_block
-from pgcelery.compat.result.single import Meta, ResultBase
+from pgcelery.compat.result.single import AsyncResult, Meta, ResultBase
 
 Callback = Callable[[str, Any], Any]
 
@@ -74,14 +74,15 @@ class ResultSet(ResultBase):
 
     def successful(self) -> bool:
         """Whether all returned."""
-        return all(result.successful() for result in self.results)
+        return all(state == states.SUCCESS for state in self._states())
 
     def failed(self) -> bool:
         """Whether one raised."""
-        return any(result.failed() for result in self.results)
+        return any(state == states.FAILURE for state in self._states())
 
     def maybe_throw(self, callback: Callback | None = None, propagate: bool = True) -> None:
         """Raise what one of them raised, if one did."""
+        self._states()
         for result in self.results:
             result.maybe_throw(callback=callback, propagate=propagate)
 
@@ -89,15 +90,38 @@ class ResultSet(ResultBase):
 
     def waiting(self) -> bool:
         """Whether one has not ended."""
-        return any(not result.ready() for result in self.results)
+        return not self.ready()
 
     def ready(self) -> bool:
         """Whether all have ended."""
-        return all(result.ready() for result in self.results)
+        return all(state in states.READY_STATES for state in self._states())
 
     def completed_count(self) -> int:
         """How many returned."""
-        return sum(int(result.successful()) for result in self.results)
+        known = self._states_by_id()
+        return sum(
+            all(known[leaf.id] == states.SUCCESS for leaf in _leaves([result]))
+            for result in self.results
+        )
+
+    def _states(self) -> Collection[str]:
+        """Give the states of all, groups among them opened."""
+        return self._states_by_id().values()
+
+    def _states_by_id(self) -> dict[str, str]:
+        """Look up the states of all in one go."""
+        found: dict[str, str] = {}
+        unknown = {}
+        for leaf in _leaves(self.results):
+            if leaf._cache or not isinstance(leaf, AsyncResult):
+                found[leaf.id] = leaf.state
+            else:
+                unknown[leaf.id] = leaf
+        if unknown:
+            for task_id, meta in self.backend.get_task_metas(unknown).items():
+                unknown[task_id]._maybe_set_cache(meta)
+                found[task_id] = meta["status"]
+        return found
 
     def forget(self) -> None:
         """Delete what is stored of all."""
@@ -286,6 +310,14 @@ class ResultSet(ResultBase):
     def backend(self) -> Any:
         """Where to ask."""
         return self.app.backend if self.app else self.results[0].backend
+
+
+def _leaves(results: Iterable[Any]) -> Iterator[Any]:
+    for result in results:
+        if isinstance(result, ResultSet):
+            yield from _leaves(result.results)
+        else:
+            yield result
 
 
 @Thenable.register

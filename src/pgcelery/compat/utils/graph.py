@@ -128,12 +128,12 @@ class DependencyGraph:
                 self.add_edge(obj, dep)
 
     def topsort(self) -> list[Any]:
-        """List the nodes so that each comes before those it points to.
+        """List the nodes so that each comes after those it points to.
 
         Raises:
             CycleError: There is no such order.
         """
-        return list(TopologicalSorter(self.adjacent).static_order())[::-1]
+        return list(TopologicalSorter(self.adjacent).static_order())
 
     def valency_of(self, obj: Any) -> int:
         """Count the edges from a node and from those below it."""

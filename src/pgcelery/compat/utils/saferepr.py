@@ -40,7 +40,7 @@ class _Writer:
 
     def write(self, obj: Any, level: int = 0) -> None:
         if isinstance(obj, (set, frozenset)) and not obj:
-            self.add(f"{type(obj).__name__}()")
+            self.add(truncate(f"{type(obj).__name__}()", self.left or 0))
         elif isinstance(obj, (set, frozenset, tuple, dict, list)):
             self.write_container(obj, level)
         else:

@@ -65,7 +65,7 @@ def subclass_exception(name: str, parent: type[BaseException], module: str | Non
 def create_exception_cls(
     name: str, module: str | None, parent: type[BaseException] | None = None
 ) -> type[Any]:
-    """Make an exception class for a name that nothing here has; its base is Exception by default."""
+    """Make an exception class for a name that nothing here has, by default an Exception."""
     return subclass_exception(name, parent or Exception, module)
 
 

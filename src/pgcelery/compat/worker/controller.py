@@ -5,9 +5,10 @@ Source: Celery 5.7, ``celery.worker.worker``: the order of hooks and signals, `s
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
-import resource
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,34 +16,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kombu.common import Broadcast
-from kombu.utils import json
 
 from pgcelery.compat import bootsteps, concurrency, signals
 from pgcelery.compat.app.amqp import broadcast_queue_name
 from pgcelery.compat.concurrency.base import BasePool, PoolOptions
-from pgcelery.compat.exceptions import ImproperlyConfigured, WorkerShutdown, WorkerTerminate
+from pgcelery.compat.exceptions import ImproperlyConfigured, WorkerTerminate
 from pgcelery.compat.platforms import EX_FAILURE, Pidfile, create_pidlock
 from pgcelery.compat.utils.log import mlevel
 from pgcelery.compat.utils.nodenames import default_nodename, worker_direct
 from pgcelery.compat.utils.sysinfo import available_cpu_count, cpu_budget, is_auto_concurrency
-from pgcelery.compat.worker import control as _commands
-from pgcelery.compat.worker import panel, state
+from pgcelery.compat.worker import state, statistics
 from pgcelery.compat.worker.consumer import Consumer
+from pgcelery.compat.worker.pidbox import Pidbox
 from pgcelery.compat.worker.request import Request
 from pgcelery.compat.worker.strategy import NodeHandler
 from pgcelery.compat.worker.timer import Timer
 from pgcelery.engine import EngineConfig, EngineError, Job, Worker
+from pgcelery.engine.pool import SoloPool
 
 __all__ = ("WorkController",)
 
-# Kombu does not say its types.
-dumps: Any = json.dumps
-loads: Any = json.loads
-
 logger = logging.getLogger("celery.worker.worker")
-
-#: importing the built-in commands is what registers them
-BUILTIN_COMMANDS = tuple(_commands.Panel.data)
 
 
 class WorkController:
@@ -280,7 +274,7 @@ class WorkController:
                 size=self.concurrency,
                 max_tasks_per_child=self.max_tasks_per_child,
                 max_memory_per_child_kib=self.max_memory_per_child,
-                prefetch=1 if self.app.conf.worker_disable_prefetch else self.prefetch_multiplier,
+                prefetch=self._prefetch(),
             )
         )
         self.node = Worker(
@@ -290,10 +284,39 @@ class WorkController:
             name=self.hostname,
             queues=self.queue_names(),
             info={"pool": self.pool_cls.__module__.split(".")[-1], "size": self.concurrency},
-            on_control=self.on_control if self.app.conf.worker_enable_remote_control else None,
+            on_control=Pidbox(self).on_message
+            if self.app.conf.worker_enable_remote_control
+            else None,
         )
         self.node.ready = _Announced(self._ready)
-        self.node.run()
+        if isinstance(self.pool, SoloPool):
+            self._serve(self.node, self.pool)
+        else:
+            self.node.run()
+
+    def _serve(self, node: Worker, pool: SoloPool) -> None:
+        """Run tasks in this thread, which Celery's solo pool does, and the node in another."""
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                node.run()
+            except BaseException as exc:
+                # Raised below, in the thread that started the worker.
+                failures.append(exc)
+
+        thread = threading.Thread(target=run, name="node", daemon=True)
+        thread.start()
+        pool.serve(until=lambda: not thread.is_alive())
+        thread.join()
+        if failures:
+            raise failures[0]
+
+    def _prefetch(self) -> int | None:
+        """None unless asked for: Celery's default is a guess at what is measured here."""
+        if self.app.conf.worker_disable_prefetch:
+            return 1
+        return None if self.prefetch_multiplier in (0, 4) else self.prefetch_multiplier
 
     def _engine_config(self) -> EngineConfig:
         config: EngineConfig = self.app.engine_config
@@ -336,39 +359,7 @@ class WorkController:
         elif self.node is not None:
             self.node.stop("cold")
 
-    # Remote control.
-
-    def on_control(self, body: bytes, reply_to: str | None) -> None:
-        """Run one command, and answer if somebody waits for it."""
-        self.app.clock.forward()
-        answer: Any = panel.nok("not a command")
-        try:
-            message = loads(body.decode())
-            arguments = dict(message.get("arguments") or {})
-            answer = panel.call(
-                panel.State(self.app, self.hostname, self.consumer), message["method"], arguments
-            )
-        except WorkerShutdown as exc:
-            answer = panel.ok("shutting down")
-            self.stop(exitcode=int(exc.code or 0))
-        except SystemExit as exc:
-            self.exitcode = int(exc.code or 0)
-            self.terminate()
-        except Exception:
-            # Bytes that are no command: whoever can write them must not be able to end the worker.
-            logger.exception("Unreadable remote control message")
-        if reply_to is not None:
-            self._answer(reply_to, answer)
-
-    def _answer(self, reply_to: str, answer: Any) -> None:
-        try:
-            body = dumps(answer)
-        except (TypeError, ValueError) as exc:
-            body = dumps(panel.nok(repr(exc)))
-        try:
-            self.app.engine.reply(reply_to, self.hostname, body.encode())
-        except EngineError as exc:
-            logger.error("Cannot send a remote control reply: %s", exc)
+    # What remote control asks for.
 
     def refresh_active(self) -> None:
         """Bring `state.active_requests` up to date."""
@@ -401,36 +392,11 @@ class WorkController:
 
     def rusage(self) -> dict[str, float]:
         """What the main process has used."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return {name[3:]: getattr(usage, name) for name in dir(usage) if name.startswith("ru_")}
+        return statistics.rusage()
 
     def stats(self) -> dict[str, Any]:
         """What ``inspect stats`` answers."""
-        return {
-            **self.info(),
-            **self.blueprint.info(self),
-            "pool": self._pool_info(),
-            "broker": self._broker_info(),
-            "prefetch_count": self.prefetch_count,
-            "rusage": self.rusage(),
-        }
-
-    def _pool_info(self) -> dict[str, Any]:
-        module = self.pool_cls.__module__.split(".")[-1]
-        return {
-            "implementation": f"celery.concurrency.{module}:TaskPool",
-            "max-concurrency": self.pool.size,
-            "processes": list(getattr(self.pool, "pids", None) or [os.getpid()]),
-            "max-tasks-per-child": self.max_tasks_per_child or "N/A",
-            "put-guarded-by-semaphore": False,
-            "timeouts": [self.soft_time_limit or 0, self.time_limit or 0],
-            "writes": {},
-        }
-
-    def _broker_info(self) -> dict[str, Any]:
-        info: dict[str, Any] = self.app.connection().info()
-        info.pop("password", None)
-        return info
+        return {**self.info(), **self.blueprint.info(self), **statistics.of(self)}
 
     def renew_pool(self) -> None:
         """Make new time limits of tasks known to processes that were forked before."""
@@ -441,15 +407,18 @@ class WorkController:
         }
 
     def reload(self, modules: Any = None, reload: bool = False, reloader: Any = None) -> None:
-        """Replace the processes of the pool; they fork from this one anew.
+        """Import modules, again if `reload`, and replace the processes of the pool.
 
-        Modules are imported that were not, and reloaded if `reload`.
+        Without `modules` they are those that the app loads. Pools without processes go on.
         """
-        for module in modules or ():
-            self.app.loader.import_from_cwd(module)
-        size = self.pool.size
-        self.pool.grow(size)
-        self.pool.shrink(size)
+        for module in self.app.loader.task_modules if modules is None else modules:
+            if module not in sys.modules:
+                self.app.loader.import_from_cwd(module)
+            elif reload:
+                (reloader or importlib.reload)(sys.modules[module])
+        restart = getattr(self.pool, "restart", None)
+        if restart is not None and self.node is not None:
+            self.node.call(restart)
 
     @property
     def state(self) -> Any:

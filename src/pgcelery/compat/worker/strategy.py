@@ -58,7 +58,7 @@ class NodeHandler(TaskHandler):
             elif job.name in self.time_limits:
                 jobs[index] = _limited(job, self.time_limits[job.name])
 
-    def open(self, job: Job) -> Run:
+    def open(self, job: Job) -> Run:  # type: ignore[override]
         """Open a job for running; one that was marked as revoked only ends."""
         if job.payload.startswith(_REVOKED):
             return _RevokedRun(self, job._replace(payload=job.payload[len(_REVOKED) :]))

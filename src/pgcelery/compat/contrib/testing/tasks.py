@@ -7,7 +7,7 @@ from pgcelery.compat.app import shared_task
 __all__ = ("ping",)
 
 
-@shared_task(name="celery.ping")  # type: ignore[untyped-decorator]
+@shared_task(name="celery.ping")
 def ping() -> str:
     """Answer."""
     return "pong"

@@ -27,7 +27,7 @@ _Key = tuple[Hashable, Hashable]
 
 
 def _make_id(target: Any) -> Hashable:
-    """What a receiver or a sender is told apart by: text by value, methods by owner, else identity."""
+    """What receivers and senders are told apart by: text, owner and function, or identity."""
     if isinstance(target, Proxy):
         target = target._get_current_object()
     if isinstance(target, (bytes, str)):
@@ -156,7 +156,7 @@ class Signal:
         weak: bool | None = None,
         dispatch_uid: Hashable = None,
     ) -> bool:
-        """Disconnect a receiver, named by itself or by its `dispatch_uid`; False if it is not there."""
+        """Disconnect a receiver, given it or its `dispatch_uid`; False if it is not there."""
         if weak is not None:
             warnings.warn(
                 "Passing `weak` to disconnect has no effect.", CDeprecationWarning, stacklevel=2

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.pidbox import *  # noqa: F403
