@@ -112,7 +112,10 @@ def _run(
                 results.add(peer.name, number, values)
                 shown = ", ".join(f"{k} {v:,.2f}" for k, v in values.items())
                 took = time.monotonic() - begin
-                print(f"{phase} {number + 1}/{options.rounds} {peer.name} [{took:.0f} s]: {shown}")
+                print(
+                    f"{phase} {number + 1}/{options.rounds} {peer.name} [{took:.0f} s]: {shown}",
+                    flush=True,
+                )
 
 
 def _check(results: report.Results) -> int:

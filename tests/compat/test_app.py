@@ -545,6 +545,8 @@ def test_a_periodic_task_waits_for_the_configuration(app):
 
 
 def test_a_periodic_task_without_a_name_is_known_by_its_signature(app, caplog):
+    caplog.set_level("WARNING")
+    caplog.set_level("WARNING", "celery")
     signature = app.signature("job", args=(1,))
     assert app.conf.beat_schedule == {}
     assert app.add_periodic_task(1, signature) == repr(signature)

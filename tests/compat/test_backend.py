@@ -32,13 +32,13 @@ from pgcelery.compat.exceptions import (
 from pgcelery.engine import NewJob, State
 
 
-class Picky(Exception):
+class PickyError(Exception):
     def __init__(self, code: int, *, reason: str):
         super().__init__(code, reason)
 
 
 class Outer:
-    class Nested(Exception):
+    class NestedError(Exception):
         pass
 
 
@@ -93,7 +93,8 @@ def test_extended_results_tell_of_the_call(app):
     meta = stored(app, "t")
     told = {key: meta[key] for key in ("name", "args", "kwargs", "worker", "retries", "queue")}
     assert told == {
-        "name": "t.add", "args": [1], "kwargs": {"k": 2}, "worker": "w@h", "retries": 1, "queue": "q",
+        "name": "t.add", "args": [1], "kwargs": {"k": 2}, "worker": "w@h", "retries": 1,
+        "queue": "q",
     }  # fmt: skip
     assert (meta["stamped_headers"], meta["s"], "other" in meta) == (["s"], 5, False)
     assert app.AsyncResult("t").queue == "q"
@@ -162,7 +163,7 @@ class TestExceptions:
         return app.backend.exception_to_python(app.backend.prepare_exception(exc))
 
     def test_known_classes_come_back(self, app):
-        assert type(self.back(app, Outer.Nested("x"))) is Outer.Nested
+        assert type(self.back(app, Outer.NestedError("x"))) is Outer.NestedError
         assert self.back(app, KeyError("a", 1)).args == ("a", 1)
 
     def test_ours_are_stored_under_celerys_names(self, app):
@@ -174,9 +175,9 @@ class TestExceptions:
         assert app.backend.prepare_exception(ValueError({1}))["exc_message"] == ("{1}",)
 
     def test_a_class_that_refuses_its_arguments(self, app):
-        error = self.back(app, Picky(1, reason="r"))
+        error = self.back(app, PickyError(1, reason="r"))
         assert type(error) is Exception
-        assert "Picky" in str(error)
+        assert "PickyError" in str(error)
         assert "(1, 'r')" in str(error)
 
     def test_unknown_classes_are_made_up(self, app):

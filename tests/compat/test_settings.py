@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import types
 from typing import ClassVar
 from unittest import mock
@@ -217,6 +218,29 @@ def test_a_subclass_may_configure_in_a_method():
 # -- namespaces and old names
 
 
+def test_of_many_threads_one_reads_the_configuration():
+    app = make_app()
+    reads = []
+    barrier = threading.Barrier(8)
+
+    def configure(**_):
+        reads.append(1)
+        threading.Event().wait(0.05)
+
+    app.on_configure.connect(configure, weak=False)
+
+    def read():
+        barrier.wait()
+        assert app.conf.task_serializer == "json"
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reads == [1]
+
+
 class DjangoLike:
     CELERY_BROKER_URL = "postgresql://h/d"
     CELERY_TASK_ALWAYS_EAGER = True
@@ -415,6 +439,7 @@ def test_a_value_that_the_engine_refuses_is_a_mistake_in_the_configuration():
 
 
 def test_settings_without_effect_are_mentioned_once(caplog):
+    caplog.set_level("WARNING")
     with mock.patch.object(settings_module, "_mentioned", set()):
         options = {"redis_max_connections": 5, "mongodb_backend_settings": None}
         app = make_app(broker="postgresql://u@h/d", changes=options)

@@ -527,6 +527,7 @@ def test_loggers_hang_below_celery():
 
 
 def test_what_is_written_to_a_proxy_is_logged(caplog):
+    caplog.set_level("WARNING")
     logger = logging.getLogger("proxied")
     proxy = log.LoggingProxy(logger, "WARNING")
     assert proxy.write("hello\n") == 5

@@ -70,7 +70,7 @@ def test_many_jobs_are_enqueued_all_or_none(client: Client):
         ({"name": "a\0b"}, "NUL"),
         ({"priority": -1}, "priority"),
         ({"max_deliveries": 0}, "max_deliveries"),
-        ({"due_at": datetime(2030, 1, 1)}, "no time zone"),  # noqa: DTZ001
+        ({"due_at": datetime(2030, 1, 1)}, "no time zone"),
     ],
 )
 def test_a_job_that_the_database_could_not_hold_is_refused(client: Client, change, message):

@@ -221,7 +221,7 @@ def test_connections_killed_again_and_again_lose_nothing(client: Client, dsn: st
             before = len(handler.recorded)
             kill_connections(dsn)
             wait_for(lambda seen=before: len(handler.recorded) > seen or seen == 3000, timeout_s=20)
-        wait_for(lambda: client.counts(["q"])["q"] [:3] == (0, 0, 0), timeout_s=30)
+        wait_for(lambda: client.counts(["q"])["q"][:3] == (0, 0, 0), timeout_s=30)
     assert set(client.results([job.id for job in jobs])) == {job.id for job in jobs}
     assert sorted(handler.ran) == sorted(job.id for job in jobs)
     assert handler.late_outcomes == []
@@ -296,3 +296,32 @@ def test_a_worker_that_was_buried_registers_anew(client: Client, dsn: str):
         job = new_job()
         client.enqueue([job])
         assert client.wait([job.id], 10)
+
+
+def test_a_parked_job_is_gone_on_with_by_who_takes_its_id(client: Client):
+    """The run is over, its children go on waiting, and the follow-up with its id ends it."""
+    second = new_job(b"second")
+
+    def first(job: Job) -> Outcome:
+        middle = new_job(b"middle", id="middle")
+        return done(job, State.WAITING, follow_ups=(middle,))
+
+    def middle(job: Job) -> Outcome:
+        return done(job, follow_ups=(second._replace(id="parked"),))
+
+    handler = Recorder(first=first, middle=middle)
+    body = new_job(b"body", parents=("parked",))
+    client.enqueue([new_job(b"first", id="parked"), body])
+    with running(client.config, handler):
+        assert client.wait([body.id], 10)
+        assert client.results(["parked"])["parked"].result == b"second"
+    assert handler.ran == ["parked", "middle", "parked", body.id]
+
+
+def test_an_outcome_without_bytes_keeps_what_was_written_before(client: Client):
+    handler = Recorder(quiet=lambda job: done(job))
+    job = new_job(b"quiet")
+    client.put_result(job.id, State.RUNNING, b"progress")
+    client.enqueue([job])
+    with running(client.config, handler):
+        assert client.wait([job.id], 10)[job.id].result == b"progress"

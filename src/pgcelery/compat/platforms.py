@@ -95,7 +95,7 @@ def pyimplementation() -> str:
     return _platform.python_implementation()
 
 
-class LockFailed(Exception):  # noqa: N818 - Celery's name
+class LockFailed(Exception):
     """The pid file could not be taken."""
 
 

@@ -82,7 +82,7 @@ class Client:
         self._connections = Connections(config)
         self._ears = Ears(config)
         self._queue_ids: dict[str, int] = {}
-        self._told_at: dict[str, float] = {}
+        self._told_at: dict[int, float] = {}
 
     def _run(self, name: str, params: Any = None) -> list[TupleRow]:
         return self._connections.run(load(name, self.config.schema), params)
@@ -132,11 +132,15 @@ class Client:
             with translated(), conn.cursor() as cursor:
                 arrays.register(cursor.adapters)
                 return _existing(cursor.execute(query, columns(jobs, queue_ids)).fetchall())
+        woken = self._quiet({queue_ids[job.queue] for job in jobs if not job.parents})
         if len(jobs) <= _BATCH or any(job.parents for job in jobs):
-            existing = _existing(self._connections.run(query, columns(jobs, queue_ids)))
+            first = self._telling(woken[0]) if woken else None
+            rows = self._connections.run(query, columns(jobs, queue_ids), then=first)
+            existing, woken = _existing(rows), woken[1:]
         else:
             existing = self._enqueue_many(query, jobs, queue_ids)
-        self.tell({str(queue_ids[job.queue]) for job in jobs if not job.parents})
+        for queue_id in woken:
+            self._connections.run(*self._telling(queue_id))
         return existing
 
     def _enqueue_many(
@@ -163,14 +167,16 @@ class Client:
             self._queue_ids.update({row[0]: row[1] for row in self._run("queues/ids", params)})
         return {name: self._queue_ids[name] for name in names}
 
-    def tell(self, queue_ids: Collection[str]) -> None:
-        """Wake the workers of queues, unless this process did so a moment ago."""
+    def _quiet(self, queue_ids: Collection[int]) -> list[int]:
+        """Pick the queues whose workers this process did not wake a moment ago, and note it."""
         now = time.monotonic()
         due = [one for one in queue_ids if now - self._told_at.get(one, 0.0) >= _TELL_EVERY_S]
-        for one in due:
-            self._told_at[one] = now
-            params = {"channel": self.config.schema, "payload": f"q{one}"}
-            self._run("queues/tell", params)
+        self._told_at.update(dict.fromkeys(due, now))
+        return due
+
+    def _telling(self, queue_id: int) -> tuple[bytes, dict[str, str]]:
+        params = {"channel": self.config.schema, "payload": f"q{queue_id}"}
+        return load("queues/tell", self.config.schema), params
 
     def cancel(
         self,
@@ -218,6 +224,11 @@ class Client:
         """Look one job up; None when nothing is known of it."""
         rows = self._run("jobs/info", {"id": id})
         return JobInfo._make((*rows[0][:-1], State(rows[0][-1]))) if rows else None
+
+    def scheduled(self, queues: Sequence[str], *, limit: int = 1000) -> list[JobInfo]:
+        """List what waits for a time in queues, soonest first, at most `limit`."""
+        rows = self._run("jobs/scheduled", {"queues": list(queues), "limit": limit})
+        return [JobInfo._make((*row[:-1], State(row[-1]))) for row in rows]
 
     def counts(self, queues: Sequence[str] | None = None) -> dict[str, QueueCounts]:
         """Count what waits and runs, by queue; queues that never held a job are missing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from pgcelery.engine.arrays import (
@@ -73,25 +74,36 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
 
 def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
     """Turn checked jobs into the sixteen array arguments of ``enqueue_v1``, in its order."""
-    parents_of = [job.parents for job in jobs]
-    edges = [
-        (parent, job.id)
-        for job, parents in zip(jobs, parents_of, strict=True)
-        for parent in parents
-    ]
-    waited_for = {parent for parent, _ in edges}
+    edges = [(parent, job.id) for job in jobs for parent in job.parents]
+    waited_for = frozenset(parent for parent, _ in edges)
+    if len(jobs) == 1 and not edges and jobs[0].due_at is None and jobs[0].expires_at is None:
+        rest = _rest_of_one(jobs[0]._replace(id="", payload=b""), queue_id[jobs[0].queue])
+    else:
+        rest = _rest(jobs, [queue_id[job.queue] for job in jobs], waited_for)
     return [
         TextArray.of([job.id for job in jobs]),
-        IntegerArray.of([queue_id[job.queue] for job in jobs]),
+        *rest[:3],
+        ByteaArray.of([job.payload for job in jobs]),
+        *rest[3:],
+        TextArray.of([parent for parent, _ in edges]),
+        TextArray.of([child for _, child in edges]),
+    ]
+
+
+def _rest(
+    jobs: Sequence[NewJob], queue_ids: Sequence[int], waited_for: frozenset[str]
+) -> list[Array]:
+    """Build the columns that many jobs have alike: all but ids, payloads and edges."""
+    return [
+        IntegerArray.of(queue_ids),
         SmallintArray.of([job.priority for job in jobs]),
         TextArray.of([job.name for job in jobs]),
-        ByteaArray.of([job.payload for job in jobs]),
         TimestampArray.of_times([job.due_at for job in jobs]),
         DoubleArray.of([job.delay_s for job in jobs]),
         TimestampArray.of_times([job.expires_at for job in jobs]),
         SmallintArray.of([min(job.max_deliveries, 32767) for job in jobs]),
         DoubleArray.of([job.ttl_s for job in jobs]),
-        IntegerArray.of([len(parents) for parents in parents_of]),
+        IntegerArray.of([len(job.parents) for job in jobs]),
         SmallintArray.of(
             [
                 (HAS_CHILDREN if job.id in waited_for else 0) | (HAS_KEY if job.key else 0)
@@ -100,9 +112,13 @@ def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
         ),
         TextArray.of([job.key for job in jobs]),
         IntegerArray.of([job.key_limit if job.key else None for job in jobs]),
-        TextArray.of([parent for parent, _ in edges]),
-        TextArray.of([child for _, child in edges]),
     ]
+
+
+@lru_cache(maxsize=1024)
+def _rest_of_one(job: NewJob, queue_id: int) -> list[Array]:
+    """The same for one job by itself; a sender's next call is mostly like its last."""
+    return _rest([job], [queue_id], frozenset())
 
 
 def no_follow_ups() -> list[Array]:

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -37,7 +37,7 @@ _NO_SCHEMA = (
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str, schema: str) -> bytes:
     """Read ``sql/<name>.sql`` with its schema prefix replaced by the quoted name."""
     text = resources.files("pgcelery.engine.sql").joinpath(f"{name}.sql").read_text("utf-8")
@@ -78,6 +78,16 @@ def translated() -> Iterator[None]:
         ) from exc
     except _UNAVAILABLE as exc:
         raise DatabaseUnavailable(str(exc).strip()) from exc
+
+
+def _both(
+    conn: Connection, query: bytes, params: Any, after: bytes, after_params: Any
+) -> list[TupleRow]:
+    with conn.pipeline() as pipeline:
+        cursor = conn.execute(query, params, binary=True)
+        pipeline.sync()  # ends the first transaction; nothing waits for the second's
+        conn.execute(after, after_params)
+    return cursor.fetchall()
 
 
 class Connections:
@@ -143,10 +153,18 @@ class Connections:
         else:
             conn.close()
 
-    def run(self, query: bytes, params: Any = None) -> list[TupleRow]:
+    def run(
+        self, query: bytes, params: Any = None, *, then: tuple[bytes, Any] | None = None
+    ) -> list[TupleRow]:
         """Run one statement that is safe to repeat, in its own transaction; return its rows.
 
         A connection that went stale while it lay idle is replaced and the statement sent again.
+
+        Args:
+            query: The statement.
+            params: Its parameters.
+            then: A second statement, sent along in the same round trip, in a transaction of its
+                own after the first has committed; not run if that fails.
 
         Raises:
             DatabaseUnavailable: Also on a new connection.
@@ -156,6 +174,8 @@ class Connections:
             reused = bool(self._idle)
             try:
                 with self.lend() as conn:
+                    if then is not None:
+                        return _both(conn, query, params, *then)
                     cursor = conn.execute(query, params, binary=True)
                     return cursor.fetchall() if cursor.description else []
             except PoolTimeout:

@@ -42,11 +42,11 @@ class NewJob(NamedTuple):
         due_at: Aware time before which it may not start; None is now.
         delay_s: Seconds from the database's now before which it may not start; wins over due_at.
         expires_at: Aware time after which it comes back flagged ``expired``.
-        max_deliveries: How often it may be handed to a worker without an outcome; 1 is at most once.
+        max_deliveries: How often it may be given to a worker without an outcome; 1: at most once.
         ttl_s: Seconds its result is kept after the end; None keeps it for ever.
         parents: Ids of jobs that must end before this one is available; empty for most.
         key: What it shares slots with, at most 255 characters; None for no limit.
-        key_limit: How many jobs of its key may be claimed at once; the newest job of a key decides.
+        key_limit: How many jobs of its key may be claimed at once; a key's newest job decides.
     """
 
     id: str
@@ -97,6 +97,8 @@ class Outcome(NamedTuple):
         token: The run's; when it is no longer current the outcome is refused and kept as *late*.
         state: COMPLETED, FAILED or CANCELLED end the job. RETRYABLE reschedules it by `delay_s`
             or `due_at`. AVAILABLE gives it back; it then counts as a delivery only if `counted`.
+            WAITING parks it: the run is over, and a follow-up, of this outcome or of a later one,
+            goes on with the id.
         result: Opaque bytes kept for whoever asks; None keeps none.
         payload: Replaces the job's payload (RETRYABLE, AVAILABLE); None keeps it.
         queue: Moves the job (RETRYABLE, AVAILABLE); None keeps it.
@@ -164,7 +166,7 @@ class Handler(Protocol):
         """Hear that an outcome was refused (in the node's process)."""
 
     def finished(self, outcome: Outcome) -> None:
-        """Hear that an outcome was recorded (in the node's process)."""
+        """Hear that an outcome was recorded, or its job given up (in the node's process)."""
 
     def process_started(self) -> None:
         """Prepare a pool process, right after the fork, before its first job."""

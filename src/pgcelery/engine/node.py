@@ -21,7 +21,7 @@ from pgcelery.engine.arrays import BigintArray, IntegerArray, TextArray
 from pgcelery.engine.client import Client, packed
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
-from pgcelery.engine.job import Job, Outcome
+from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
 from pgcelery.engine.outbox import Tray, again_params, ended_params
 from pgcelery.engine.statements import (
@@ -56,6 +56,7 @@ class Node:
         late: Callable[[Outcome, str], None],
         cancel: Callable[[Row], None],
         message: Callable[[bytes, str | None], None],
+        beaten: Callable[[], None],
         held: Callable[[], Iterable[int]],
     ) -> None:
         self.config = config
@@ -70,6 +71,7 @@ class Node:
         self._late = late
         self._cancel = cancel
         self._message = message
+        self._beat_heard = beaten
         self._held = held  # tokens of runs in the pool
         self._sql = statements(config.schema)
         self.ended = Tray()
@@ -207,7 +209,8 @@ class Node:
 
     def put(self, outcome: Outcome, now: float) -> None:
         """Take an outcome; it is recorded soon."""
-        tray = self.ended if outcome.state.final else self.again
+        ends = outcome.state.final or outcome.state is State.WAITING
+        tray = self.ended if ends else self.again
         tray.add(outcome, now)
 
     @property
@@ -395,6 +398,7 @@ class Node:
 
     def _beaten(self, rows: Rows) -> None:
         self.beat_ok_at = time.monotonic()
+        self._beat_heard()
         for row in map(beat_row, rows):
             if row.kind is Kind.CANCEL:
                 self._cancel(row)

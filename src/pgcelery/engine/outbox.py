@@ -66,7 +66,7 @@ class Tray:
             self.since = now
 
     def isolate(self, now: float) -> None:
-        """The server refused what was sent: narrow it down, and end the culprit without a result."""
+        """The server refused what was sent: narrow it down, end the culprit without a result."""
         if len(self.sent) == 1:
             culprit = self.sent[0]
             self.sent = []

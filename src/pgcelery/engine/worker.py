@@ -42,6 +42,7 @@ class Worker:
         queues: Names of the queues it serves, none before another.
         info: Kept in its row for those who look.
         on_control: Called with each broadcast message and whom to answer.
+        on_beat: Called after each renewal of the lease.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Worker:
         queues: Sequence[str],
         info: Mapping[str, Any] | None = None,
         on_control: Callable[[bytes, str | None], None] | None = None,
+        on_beat: Callable[[], None] | None = None,
     ) -> None:
         self.config = config
         self.name = name
@@ -72,6 +74,7 @@ class Worker:
             late=handler.late,
             cancel=self._cancel,
             message=self._message,
+            beaten=on_beat or (lambda: None),
             held=lambda: self._tokens.values(),
         )
         self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
@@ -251,6 +254,7 @@ class Worker:
             return
         for job in self.pool.recall():
             self._tokens.pop(job.id, None)
+            self._handler.finished(Outcome(job.id, job.token, State.AVAILABLE))
 
     # -- what the node tells --------------------------------------------------------------------
 

@@ -66,12 +66,15 @@ def case_function():
     return [
         plain.__name__,
         plain.__doc__,
-        plain.__module__,
         str(inspect.signature(plain)),
         plain.__wrapped__(1, 2),
         plain(3),
         repr(plain).split(" at ")[0].split(" of ")[0],
     ]
+
+
+def case_module():
+    return plain.__module__
 
 
 def case_options():

@@ -24,7 +24,14 @@ def prepare(app: Any, changes: Mapping[str, Any] | None, named: Mapping[str, Any
     given = {key: value for key, value in named.items() if value is not None}
     app._preconf = {**(changes or {}), **given}
     app._preconf_set_by_auto = set(given)
-    app._conf = Settings(app._preconf, prefix=app.namespace, load=lambda: load(app))
+    app._conf = Settings(app._preconf, prefix=app.namespace, load=lambda: _load_once(app))
+
+
+def _load_once(app: Any) -> None:
+    # Of several threads that need a setting first, one reads the configuration.
+    with app._lock:
+        if app._conf.__dict__["_load"] is not None:
+            load(app)
 
 
 def load(app: Any) -> Settings:

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, cast
 
 from pgcelery.compat import dsn
@@ -41,6 +42,16 @@ _ENV = {
     "broker_write_url": "CELERY_BROKER_WRITE_URL",
     "result_backend": "CELERY_RESULT_BACKEND",
 }
+
+
+@lru_cache(4096)
+def _names_of(key: str, prefix: str | None) -> tuple[str, ...]:
+    """Give the names under which a setting may be found, the likeliest first."""
+    names = [key, TO_NEW_KEY.get(key, key), TO_OLD_KEY.get(key, key)]
+    if prefix:
+        full = key if key.startswith(prefix) else prefix + key
+        names.insert(0, match_case(full, prefix))
+    return tuple(dict.fromkeys(names))
 
 
 class Settings(AttributeDictMixin, MutableMapping[str, Any]):
@@ -113,12 +124,7 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
     # -- mapping
 
     def _to_keys(self, key: str) -> tuple[str, ...]:
-        keys = [key, TO_NEW_KEY.get(key, key), TO_OLD_KEY.get(key, key)]
-        prefix = self.__dict__["prefix"]
-        if prefix:
-            full = key if key.startswith(prefix) else prefix + key
-            keys.insert(0, match_case(full, prefix))
-        return tuple(uniq(keys))
+        return _names_of(key, self.__dict__["prefix"])
 
     def __getitem__(self, key: str) -> Any:
         self.finalize()

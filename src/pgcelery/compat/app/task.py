@@ -312,8 +312,8 @@ class Task(_Typed[P, R]):
 
     subtask = signature
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Write a call down, arguments as for the function."""
+    def s(self, *args: Any, **kwargs: Any) -> Any:
+        """Write a call down; what comes before it may fill in arguments that are left out."""
         return self.signature(args, kwargs)
 
     def si(self, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -322,15 +322,15 @@ class Task(_Typed[P, R]):
 
     def chunks(self, it: Iterable[Any], n: int) -> Any:
         """Write down the calls with each of `it`, `n` of them a task."""
-        return chunks(self.s(), it, n, app=self.app)  # type: ignore[call-arg]
+        return chunks(self.s(), it, n, app=self.app)
 
     def map(self, it: Iterable[Any]) -> Any:
         """Write down one task that calls this one with each of `it`."""
-        return xmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
+        return xmap(self.s(), it, app=self.app)
 
     def starmap(self, it: Iterable[Any]) -> Any:
         """Write down one task that calls this one with the arguments in each of `it`."""
-        return xstarmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
+        return xstarmap(self.s(), it, app=self.app)
 
     # -- results and events
 

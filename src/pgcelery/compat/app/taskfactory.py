@@ -19,6 +19,9 @@ from pgcelery.compat.local import PromiseProxy
 from pgcelery.compat.utils.functional import head_from_fun
 from pgcelery.compat.utils.imports import qualname
 
+if sys.version_info >= (3, 14):
+    from annotationlib import Format, get_annotations
+
 __all__ = ("decorate", "register_task", "task_from_function")
 
 _PYDANTIC = ("pydantic_strict", "pydantic_context", "pydantic_dump_kwargs")
@@ -118,11 +121,9 @@ def register_task(app: Any, task: Any, **options: Any) -> Any:
 
 def _annotations(fun: Callable[..., Any]) -> dict[str, Any]:
     if sys.version_info >= (3, 14):
-        annotationlib = __import__("annotationlib")
-        found = annotationlib.get_annotations(fun, format=annotationlib.Format.FORWARDREF)
-    else:
-        found = getattr(fun, "__annotations__", {})
-    return dict(found)
+        # Evaluating them could fail on names that only type checkers see.
+        return get_annotations(fun, format=Format.FORWARDREF)
+    return dict(getattr(fun, "__annotations__", {}))
 
 
 def _existing_name(task: Any) -> str:

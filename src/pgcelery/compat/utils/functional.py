@@ -24,6 +24,14 @@ from kombu.utils.functional import (
 )
 from vine import promise
 
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    # Since 3.14 annotations are evaluated when read, and may name what only type checkers see.
+    _AS_TEXT: dict[str, Any] = {"annotation_format": Format.STRING}
+else:
+    _AS_TEXT: dict[str, Any] = {}
+
 __all__ = (
     "LRUCache",
     "arity_greater",
@@ -56,10 +64,13 @@ class mlazy(lazy):
     evaluated = False
     _value: Any = None
 
+    def __init__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        lazy.__init__(self, fun, *args, **kwargs)
+
     def evaluate(self) -> Any:
         """Give the value."""
         if not self.evaluated:
-            self._value = super().evaluate()
+            self._value = lazy.evaluate(self)
             self.evaluated = True
         return self._value
 
@@ -214,13 +225,7 @@ def _signature(fun: Any) -> inspect.Signature:
     A bound method shows its ``self``.
     """
     target = getattr(fun, "__func__", fun)
-    if sys.version_info >= (3, 14):
-        # Since 3.14 annotations are evaluated when read, and may name what only type checkers see.
-        annotationlib = __import__("annotationlib")
-        return inspect.signature(
-            target, follow_wrapped=False, annotation_format=annotationlib.Format.STRING
-        )
-    return inspect.signature(target, follow_wrapped=False)
+    return inspect.signature(target, follow_wrapped=False, **_AS_TEXT)
 
 
 def _header_parameters(signature: inspect.Signature) -> str:

@@ -32,7 +32,7 @@ __all__ = (
 )
 
 
-class NotAPackage(Exception):  # noqa: N818 - Celery's name
+class NotAPackage(Exception):
     """A dotted name goes through something that is a module, not a package."""
 
 

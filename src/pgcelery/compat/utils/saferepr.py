@@ -16,7 +16,7 @@ from pgcelery.compat.utils.text import truncate
 __all__ = ("reprstream", "saferepr")
 
 
-class _Full(Exception):  # noqa: N818 - no error
+class _Full(Exception):
     """The length is used up."""
 
 

@@ -26,7 +26,7 @@ retry_over_time: Any = functional.retry_over_time
 __all__ = ("Manager", "ManagerMixin", "Sentinel")
 
 
-class Sentinel(Exception):  # noqa: N818 - Celery's name
+class Sentinel(Exception):
     """What is waited for has not happened yet."""
 
 

@@ -1,5 +1,6 @@
 -- Insert jobs, in the caller's transaction: what may run now becomes ready, what has a later time
--- scheduled, what has parents a node; what has a key is scheduled for now, see admit_v1. An id that exists is left alone; those ids are returned.
+-- scheduled, what has parents a node; what has a key is scheduled for now, see admit_v1. A parked id
+-- is taken over: who waits for it goes on waiting. An id that exists is left alone; those ids are returned.
 -- Parents must be enqueued in the same call: only then can none of them have ended already.
 create function pgcelery.enqueue_v1(
     ids text[], queue_ids integer[], priorities smallint[], names text[], payloads bytea[],
@@ -30,7 +31,13 @@ begin
                g.expires_at, g.max_deliveries, g.ttl_s, g.parents, g.flags, g.key, g.key_limit
         from given g
         order by g.place
-        on conflict (id) do nothing
+        on conflict (id) do update
+        set queue_id = excluded.queue_id, priority = excluded.priority, name = excluded.name,
+            payload = excluded.payload, due_at = excluded.due_at, expires_at = excluded.expires_at,
+            max_deliveries = excluded.max_deliveries, ttl_s = excluded.ttl_s,
+            parents = excluded.parents, flags = j.flags & 1 | excluded.flags, key = excluded.key,
+            key_limit = excluded.key_limit, parked = false
+        where j.parked
         returning j.id, j.seq, j.queue_id, j.priority, j.due_at, j.parents, j.flags
     ), now_ready as (
         insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)

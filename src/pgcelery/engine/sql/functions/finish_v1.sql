@@ -1,5 +1,6 @@
 -- Record the end of runs: fenced by their tokens, with their results, their follow-up jobs and
--- the count-down at their children, in the caller's transaction. A token that is not current
+-- the count-down at their children, in the caller's transaction. State 5 ends a run but not its job:
+-- that is parked until a follow-up, now or later, goes on with its id. A token that is not current
 -- any more is late: kept in `late`, returned with kind 2, and nothing of it is applied. A repeat of
 -- an outcome that was recorded (the answer to it got lost) is not late and not repeated.
 --
@@ -40,14 +41,21 @@ begin
         select g.id, g.state, g.token, g.result, now(), now() + make_interval(secs => coalesce(
                    g.ttl_s, (select j.ttl_s from pgcelery.jobs j where j.id = g.id)))
         from gone g
+        where g.state >= 10
         on conflict (id) do update
-        set state = excluded.state, token = excluded.token, result = excluded.result,
+        set state = excluded.state, token = excluded.token,
+            result = coalesce(excluded.result, s.result),
             finished_at = excluded.finished_at, expires_at = excluded.expires_at
         where s.finished_at is null
+    ), parked as (
+        update pgcelery.jobs j
+        set parked = true, last_token = g.token
+        from gone g
+        where g.state = 5 and j.id = g.id
     )
     select coalesce(array_agg(g.token), '{}'),
-           array_agg(g.id) filter (where g.flags & 1 = 1),
-           array_agg(g.state = 10) filter (where g.flags & 1 = 1),
+           array_agg(g.id) filter (where g.flags & 1 = 1 and g.state >= 10),
+           array_agg(g.state = 10) filter (where g.flags & 1 = 1 and g.state >= 10),
            array_agg(g.id) filter (where g.flags & 2 = 2)
     into ended, with_children, completed, with_keys
     from gone g;
@@ -63,6 +71,8 @@ begin
             left join pgcelery.results s on s.id = g.id
             where g.token <> all (ended)
               and s.token is distinct from g.token
+              and not exists (select from pgcelery.jobs j
+                              where j.id = g.id and j.last_token = g.token)
             returning late.job_id, late.reason
         )
         select 2, r.job_id, null::integer, r.reason from refused r;
@@ -111,15 +121,17 @@ begin
         return query
         with told as (
             delete from pgcelery.waiters w
-            using unnest(ids) as d(id)
-            where w.job_id = d.id
+            using unnest(ids, states) as d(id, state)
+            where w.job_id = d.id and d.state >= 10
             returning w.job_id, w.channel
         )
         select 5, t.job_id, null::integer, t.channel from told t;
     end if;
 
     if exists (select from pgcelery.cancels) then
-        delete from pgcelery.cancels c using unnest(ids) as d(id) where c.job_id = d.id;
+        delete from pgcelery.cancels c
+        using unnest(ids, states) as d(id, state)
+        where c.job_id = d.id and d.state >= 10;
     end if;
 end
 $$;

@@ -26,7 +26,8 @@ create table pgcelery.jobs (
     ttl_s double precision,                   -- how long its result is kept; null for ever
     key text collate "C",                     -- what it shares slots with
     key_limit integer,                        -- how many of that key may run at once
-    last_token bigint                         -- the run that rescheduled it last
+    last_token bigint,                        -- the run that rescheduled it last
+    parked boolean not null default false     -- its run is over, and who goes on with its id comes
 );
 
 create table pgcelery.ready (
