@@ -15,6 +15,7 @@ from pgcelery.compat import _alias
 if TYPE_CHECKING:
     from pgcelery.compat import VERSION as VERSION
     from pgcelery.compat import Celery as Celery
+    from pgcelery.compat import Concurrency as Concurrency
     from pgcelery.compat import Signature as Signature
     from pgcelery.compat import Task as Task
     from pgcelery.compat import app_or_default as app_or_default
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = (
     "VERSION",
     "Celery",
+    "Concurrency",
     "Signature",
     "Task",
     "__version__",

@@ -325,3 +325,18 @@ def test_an_outcome_without_bytes_keeps_what_was_written_before(client: Client):
     client.enqueue([job])
     with running(client.config, handler):
         assert client.wait([job.id], 10)[job.id].result == b"progress"
+
+
+def test_the_delay_of_a_job_with_parents_counts_from_its_release(client: Client):
+    ends: dict[str, float] = {}
+
+    def note(job: Job) -> Outcome:
+        ends[job.id] = time.monotonic()
+        return done(job)
+
+    parent = new_job(b"note", delay_s=0.3)
+    child = new_job(b"note", delay_s=0.3, parents=(parent.id,))
+    client.enqueue([parent, child])
+    with running(client.config, Recorder(note=note)):
+        assert client.wait([child.id], 10)
+    assert ends[child.id] - ends[parent.id] >= 0.29

@@ -38,7 +38,7 @@ def demo(ctx: click.Context, orders: int, concurrency: int, database: str | None
     """Run a small application and watch it.
 
     Starts the embedded PostgreSQL and a worker, sends orders that are workflows (a chain with a
-    chord in it, with retries), then a burst of small tasks, and checks every result.
+    chord in it, with retries and a limited dock), then a burst of small tasks, and checks every result.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -71,7 +71,7 @@ def _run(count: int, concurrency: int, database: str | None) -> None:
         took = time.monotonic() - sent
         _all_right(order.wrong() for order in shop)
         total = story.daily_report(shop).get(timeout=_GIVE_UP_S)
-        _all_right([story.wrong_report(shop, total)])
+        _all_right([story.wrong_report(shop, total), story.wrong_dock(shop)])
         click.echo(f"\nA burst of {_RUSH:,} small tasks ...")
         enqueued, drained = _rush(app)
     _summary(shop, total, took, (enqueued, drained), time.monotonic() - begin)
@@ -192,6 +192,9 @@ def _summary(
     burst: tuple[float, float],
     seconds: float,
 ) -> None:
+    from pgcelery.demo.app import DOORS
+    from pgcelery.demo.story import most_at_the_dock
+
     retries = sum(order.retries for order in shop)
     hopeless = sum(order.hopeless for order in shop)
     tasks = sum(order.tasks for order in shop)
@@ -200,6 +203,8 @@ def _summary(
         f"  orders    {len(shop)} in {took:.1f} s: {total['orders']} shipped for {total['amount']},"
         f" {hopeless} out of stock\n"
         f"  workflow  {tasks} tasks in chains and chords, {retries} retries waited for and made\n"
+        f"  limit     {DOORS} parcels at the dock at once, over all processes; most seen:"
+        f" {most_at_the_dock(shop)}\n"
         f"  burst     {_RUSH:,} tasks: enqueued at {burst[0]:,.0f}/s,"
         f" all results back at {burst[1]:,.0f}/s\n"
         f"  in all    {seconds:.1f} s"

@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from pgcelery.compat.app import bugreport as bugreport
     from pgcelery.compat.app import shared_task as shared_task
     from pgcelery.compat.app.base import Celery as Celery
+    from pgcelery.compat.app.limits import Concurrency as Concurrency
     from pgcelery.compat.app.task import Task as Task
     from pgcelery.compat.canvas import Signature as Signature
+    from pgcelery.compat.canvas import chain as chain
+    from pgcelery.compat.canvas import chord as chord
     from pgcelery.compat.canvas import chunks as chunks
+    from pgcelery.compat.canvas import group as group
     from pgcelery.compat.canvas import maybe_signature as maybe_signature
     from pgcelery.compat.canvas import subtask as subtask
     from pgcelery.compat.canvas import xmap as xmap
     from pgcelery.compat.canvas import xstarmap as xstarmap
-    from pgcelery.compat.canvas.chain import chain as chain
-    from pgcelery.compat.canvas.chord import chord as chord
-    from pgcelery.compat.canvas.group import group as group
     from pgcelery.compat.canvas.signature import signature as signature
     from pgcelery.compat.utils import uuid as uuid
 
@@ -46,6 +47,7 @@ __all__ = (
     "VERSION",
     "VERSION_BANNER",
     "Celery",
+    "Concurrency",
     "Signature",
     "Task",
     "__version__",
@@ -77,6 +79,7 @@ _CANVAS = "pgcelery.compat.canvas"
 #: Where each name is.
 _HOMES = {
     "Celery": "pgcelery.compat.app.base",
+    "Concurrency": "pgcelery.compat.app.limits",
     "Task": "pgcelery.compat.app.task",
     "app_or_default": "pgcelery.compat.app",
     "bugreport": "pgcelery.compat.app",

@@ -1,6 +1,7 @@
 """The shop's tasks. It is an application like any other: nothing here is special to the demo.
 
-An order is reserved, each of its articles is picked, the parcel is packed, paid and shipped::
+An order is reserved, each of its articles is picked, the parcel is packed, paid and shipped. The
+dock has two doors, however many workers there are::
 
     reserve -> [pick, pick, pick] -> pack -> charge -> ship
 """
@@ -8,11 +9,13 @@ An order is reserved, each of its articles is picked, the parcel is packed, paid
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
-from pgcelery import Celery, chain, group
+from pgcelery import Celery, Concurrency, chain, group
 
 STOCK = {"tea": (4, 500), "cup": (9, 200), "pot": (30, 40), "tray": (25, 0)}  #: price, left
+DOORS = 2  #: parcels that can be loaded at once
 QUEUES = ("pgcelery-demo", "pgcelery-demo-mail")
 
 app = Celery("demo", backend="rpc://")
@@ -69,12 +72,13 @@ def charge(self: Any, parcel: dict[str, Any], busy: int) -> dict[str, Any]:
     return {**parcel, "attempts": self.request.retries + 1}
 
 
-@app.task(name="demo.ship")
+@app.task(name="demo.ship", concurrency=Concurrency(key="demo.dock", limit=DOORS))
 def ship(parcel: dict[str, Any], number: int) -> dict[str, Any]:
-    """Hand the parcel over and promise a mail for a second later."""
-    _work(0.05)
+    """Load the parcel, note from when to when, and promise a mail for a second later."""
+    begin = time.monotonic()
+    _work(0.1)
     thank.apply_async((number,), countdown=1)
-    return {**parcel, "number": number}
+    return {**parcel, "number": number, "at_the_dock": [begin, time.monotonic()]}
 
 
 @app.task(name="demo.mail.thank", ignore_result=True)

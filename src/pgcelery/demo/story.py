@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgcelery import chord
-from pgcelery.demo.app import STOCK, amount, order, report
+from pgcelery.demo.app import DOORS, STOCK, amount, order, report
 
 STEPS = ("reserve", "pick", "pack", "charge", "ship")
 _BASKETS = (["tea", "cup"], ["tea", "cup", "pot"], ["pot", "cup"], ["tea", "tea", "cup", "pot"])
@@ -92,7 +92,8 @@ class Order:
             return None if fine else f"order {self.number}: {self.error!r}, wanted OutOfStock"
         if self.state != "SUCCESS":
             return f"order {self.number} failed at {STEPS[self.done]}: {self.error!r}"
-        found = self.results[-1].result
+        found = {**self.results[-1].result}
+        del found["at_the_dock"]
         wanted = {
             "skus": self.skus,
             "amount": self.wanted_amount,
@@ -109,6 +110,18 @@ def orders(count: int) -> list[Order]:
         skus = ["tea", "tray"] if k % _HOPELESS == _HOPELESS - 1 else _BASKETS[k % len(_BASKETS)]
         made.append(Order(k + 1, list(skus), _BUSY[k % len(_BUSY)]))
     return made
+
+
+def most_at_the_dock(done: list[Order]) -> int:
+    """How many parcels were loaded at the same time, at most."""
+    spans = [o.results[-1].result["at_the_dock"] for o in done if not o.hopeless]
+    return max((sum(b <= begin < e for b, e in spans) for begin, _ in spans), default=0)
+
+
+def wrong_dock(done: list[Order]) -> str | None:
+    """Whether more parcels were loaded at once than there are doors; None is fine."""
+    most = most_at_the_dock(done)
+    return None if most <= DOORS else f"{most} parcels were at {DOORS} doors"
 
 
 def daily_report(done: list[Order]) -> Any:

@@ -27,6 +27,7 @@ from pgcelery.engine.job import NewJob, State, StoredResult
 
 _TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notifications buy nothing
 _LOOK_AGAIN_S = (0.01, 0.5)  # first and slowest look while waiting for a result
+_MANY = 100  # with more ids than this, looking for all of them now and then is cheaper than hearing
 _BATCH = 1000  # jobs in one statement of an enqueue
 
 
@@ -250,10 +251,12 @@ class Client:
         Returns:
             Those of ids that are final; empty when the time was over first.
         """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if len(ids) > _MANY:
+            return self._look(ids, deadline)
         done = self._final(ids)
         if done or not ids or (timeout_s is not None and timeout_s <= 0):
             return done
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._ears.lend() as ear:
             if ear is not None:
                 keep_s = 86400.0 if timeout_s is None else timeout_s + 60
@@ -270,6 +273,18 @@ class Client:
                 mine = [one for one in named or () if one in ids]
                 done = self._final(mine or ids)
         return done
+
+    def _look(self, ids: Collection[str], deadline: float | None) -> dict[str, StoredResult]:
+        """Wait by looking for all of them, with pauses of which the database sees little."""
+        pause, slowest = _LOOK_AGAIN_S
+        while True:
+            left = slowest if deadline is None else max(0.0, deadline - time.monotonic())
+            _pause(None, min(pause, left))
+            begun = time.monotonic()
+            done = self._final(ids)
+            if done or not left:
+                return done
+            pause = min(max(pause * 1.5, 3 * (time.monotonic() - begun)), slowest)
 
     def _final(self, ids: Collection[str]) -> dict[str, StoredResult]:
         found = self.results(ids)

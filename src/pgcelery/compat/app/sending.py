@@ -25,6 +25,7 @@ from pgcelery.compat.app.envelope import (
     seal,
     times,
 )
+from pgcelery.compat.app.limits import slot
 from pgcelery.compat.app.running import collecting, divert
 from pgcelery.compat.exceptions import AlwaysEagerIgnored
 from pgcelery.compat.message import Message, encode
@@ -221,6 +222,7 @@ def build(
         default = options.pop(option, None)
         limits[option] = default if given is _OMITTED else given
     waits = inputs.take(options)
+    shares = slot(task_type, args, kwargs, options)
     options = (router or app.amqp.router).route(
         options, route_name or name, args, kwargs, task_type
     )
@@ -243,7 +245,7 @@ def build(
     if headers:
         envelope.headers.update(headers)
     envelope.headers.update(waits)
-    shape = _shape(app, task_id, name, when, task_type, waits)
+    shape = _shape(app, task_id, name, when, task_type, waits)._replace(**shares)
     return _address(app, shape, envelope, options)
 
 

@@ -25,8 +25,8 @@ from pgcelery.compat.app.options import (
     warn_deprecated,
 )
 from pgcelery.compat.app.registry import _unpickle_task_v2
+from pgcelery.compat.app.reporting import appstr
 from pgcelery.compat.app.request import Context, get_actual_ignore_result
-from pgcelery.compat.app.utils import appstr
 from pgcelery.compat.canvas import chunks, signature, xmap, xstarmap
 from pgcelery.compat.exceptions import MaxRetriesExceededError, Retry
 from pgcelery.compat.local import class_property

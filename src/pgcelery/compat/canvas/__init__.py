@@ -5,9 +5,9 @@ Source: Celery 5.7, `celery.canvas`.
 
 from __future__ import annotations
 
-from pgcelery.compat.canvas.chain import _chain, chain
-from pgcelery.compat.canvas.chord import _chord, chord
-from pgcelery.compat.canvas.group import group
+from pgcelery.compat.canvas.chains import _chain, chain
+from pgcelery.compat.canvas.chords import _chord, chord
+from pgcelery.compat.canvas.groups import group
 from pgcelery.compat.canvas.maps import _basemap, chunks, xmap, xstarmap
 from pgcelery.compat.canvas.signature import Signature, maybe_signature, signature
 from pgcelery.compat.canvas.stamping import StampingVisitor

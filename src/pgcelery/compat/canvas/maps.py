@@ -8,7 +8,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any, ClassVar
 
-from pgcelery.compat.canvas.group import group
+from pgcelery.compat.canvas.groups import group
 from pgcelery.compat.canvas.signature import Signature
 from pgcelery.compat.utils.functional import chunks as _chunks
 from pgcelery.compat.utils.functional import regen

@@ -46,6 +46,9 @@ begin
         return '{}';
     end if;
     delete from pgcelery.nodes n where n.job_id = any (freed);
+    update pgcelery.jobs j
+    set due_at = now() + make_interval(secs => coalesce(j.delay_s, 0))
+    where j.id = any (freed) and (j.delay_s is not null or (j.key is not null and j.due_at is null));
 
     with free as (
         select j.queue_id, j.due_at, j.seq, j.id, j.priority,

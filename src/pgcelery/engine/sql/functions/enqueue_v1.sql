@@ -22,18 +22,21 @@ begin
             with ordinality as g(id, queue_id, priority, name, payload, due_at, delay_s, expires_at,
                                  max_deliveries, ttl_s, parents, flags, key, key_limit, place)
     ), born as (
-        insert into pgcelery.jobs as j (id, queue_id, priority, name, payload, due_at, expires_at,
-                                        max_deliveries, ttl_s, parents, flags, key, key_limit)
+        insert into pgcelery.jobs as j (id, queue_id, priority, name, payload, due_at, delay_s,
+                                        expires_at, max_deliveries, ttl_s, parents, flags, key, key_limit)
         select g.id, g.queue_id, g.priority, g.name, g.payload,
-               case when g.delay_s is not null then now() + make_interval(secs => g.delay_s)
+               case when g.parents > 0 and g.delay_s is not null then null
+                    when g.delay_s is not null then now() + make_interval(secs => g.delay_s)
                     when g.key is not null then coalesce(g.due_at, now())
                     else g.due_at end,
+               case when g.parents > 0 then g.delay_s end,
                g.expires_at, g.max_deliveries, g.ttl_s, g.parents, g.flags, g.key, g.key_limit
         from given g
         order by g.place
         on conflict (id) do update
         set queue_id = excluded.queue_id, priority = excluded.priority, name = excluded.name,
-            payload = excluded.payload, due_at = excluded.due_at, expires_at = excluded.expires_at,
+            payload = excluded.payload, due_at = excluded.due_at, delay_s = excluded.delay_s,
+            expires_at = excluded.expires_at,
             max_deliveries = excluded.max_deliveries, ttl_s = excluded.ttl_s,
             parents = excluded.parents, flags = j.flags & 1 | excluded.flags, key = excluded.key,
             key_limit = excluded.key_limit, parked = false

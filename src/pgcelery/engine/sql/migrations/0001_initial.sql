@@ -22,6 +22,7 @@ create table pgcelery.jobs (
     payload bytea not null,
     created_at timestamptz not null default now(),
     due_at timestamptz,
+    delay_s double precision,                 -- of a job with parents: counts from its release
     expires_at timestamptz,
     ttl_s double precision,                   -- how long its result is kept; null for ever
     key text collate "C",                     -- what it shares slots with

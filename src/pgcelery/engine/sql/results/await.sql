@@ -3,4 +3,4 @@ insert into pgcelery.waiters (job_id, channel, until)
 select u.id, %(channel)s, now() + make_interval(secs => %(keep_s)s)
 from unnest(%(ids)s::text[]) as u(id)
 order by u.id
-on conflict (job_id, channel) do update set until = excluded.until;
+on conflict (job_id, channel) do nothing;

@@ -18,8 +18,8 @@ from kombu.utils.uuid import uuid
 from pgcelery.compat._state import current_app
 from pgcelery.compat.canvas import kinds, outbox
 from pgcelery.compat.canvas.callbacks import RUN_OPTIONS, add_callbacks
-from pgcelery.compat.canvas.chain import chain, current_root_id
-from pgcelery.compat.canvas.group import group
+from pgcelery.compat.canvas.chains import chain, current_root_id
+from pgcelery.compat.canvas.groups import group
 from pgcelery.compat.canvas.signature import Signature, maybe_signature, signature
 from pgcelery.compat.canvas.steps import strip_header_links
 from pgcelery.compat.exceptions import CPendingDeprecationWarning

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["chain", "group", "chord", "Signature"])
+def test_a_class_can_be_patched_by_its_dotted_name(name):
+    with patch(f"pgcelery.compat.canvas.{name}.apply_async"):
+        pass
