@@ -9,8 +9,21 @@ import pytest
 
 from pgcelery.engine import Client, EngineConfig
 from tests.support.database import delete_rows, empty_tables, new_database
+from tests.support.logs import restored_logging
 from tests.support.process import Process
 from tests.support.server import running_server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logging_as_before_the_module() -> Iterator[None]:
+    with restored_logging():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    with restored_logging():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -376,8 +376,11 @@ def catch_and_go_on(_: bytes) -> bytes:
 
 
 def test_the_soft_limit_is_raised_once(begin: Begin) -> None:
-    _, drive = begin(Bodies({"go_on": catch_and_go_on}, limits={"go_on": (0.1, 30)}))
-    assert drive.run(jobs_of("go_on", b"")) == [b"1"]
+    handler = Bodies({"go_on": catch_and_go_on}, limits={"go_on": (0.1, 30)})
+    _, drive = begin(handler)
+    (job,) = jobs_of("go_on", b"")
+    assert drive.run([job]) == [b"1"]
+    assert handler.interruptions == [(job.id, 0.1)]
 
 
 def test_the_hard_limit_kills_a_job_that_holds_the_gil_and_ignores_sigterm(begin: Begin) -> None:
@@ -426,12 +429,14 @@ def test_terminate_kills_the_child_that_runs_the_job_and_cancels_one_that_waits(
 
 
 def test_terminate_with_sigusr1_raises_the_soft_limit_error(begin: Begin) -> None:
-    pool, drive = begin(Bodies({"wait": wait_long}))
+    handler = Bodies({"wait": wait_long})
+    pool, drive = begin(handler)
     (job,) = jobs_of("wait", b"")
     pool.submit([job])
     drive.turn()
     assert pool.terminate(job.id, signal.SIGUSR1)
     assert drive.finish([job]) == [b"TooSlowError"]
+    assert handler.interruptions == []
 
 
 def ignore_sigterm(payload: bytes) -> bytes:

@@ -45,6 +45,9 @@ class Recorder:
         self.lost_jobs.append((job.id, why))
         return Outcome(job.id, job.token, State.FAILED, why.kind.encode())
 
+    def interrupted(self, job: Job, limit_s: float) -> None:
+        pass
+
     def late(self, outcome: Outcome, reason: str) -> None:
         self.late_outcomes.append((outcome.id, reason))
 

@@ -42,6 +42,7 @@ class Bodies:
         self.bodies = {"echo": bytes, **bodies}
         self.limits = limits or {}
         self.losses: dict[str, Lost] = {}
+        self.interruptions: list[tuple[str, float]] = []
         self.started = 0
 
     def received(self, jobs: list[Job]) -> None: ...
@@ -52,6 +53,9 @@ class Bodies:
     def lost(self, job: Job, why: Lost) -> Outcome:
         self.losses[job.id] = why
         return Outcome(job.id, job.token, State.FAILED, b"lost")
+
+    def interrupted(self, job: Job, limit_s: float) -> None:
+        self.interruptions.append((job.id, limit_s))
 
     def late(self, outcome: Outcome, reason: str) -> None: ...
 

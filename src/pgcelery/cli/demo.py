@@ -38,7 +38,8 @@ def demo(ctx: click.Context, orders: int, concurrency: int, database: str | None
     """Run a small application and watch it.
 
     Starts the embedded PostgreSQL and a worker, sends orders that are workflows (a chain with a
-    chord in it, with retries and a limited dock), then a burst of small tasks, and checks every result.
+    chord in it, with retries and a limited dock), then a burst of small tasks, and checks every
+    result.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -162,6 +162,9 @@ class Handler(Protocol):
         """End a run that could not say its own outcome (in the node's process)."""
         ...
 
+    def interrupted(self, job: Job, limit_s: float) -> None:
+        """Hear that a run's soft time limit has passed, once a run (in the node's process)."""
+
     def late(self, outcome: Outcome, reason: str) -> None:
         """Hear that an outcome was refused (in the node's process)."""
 

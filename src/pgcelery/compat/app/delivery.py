@@ -60,7 +60,7 @@ class Delivery:
             delivery_info={
                 "exchange": info.get("exchange"),
                 "routing_key": info.get("routing_key"),
-                "priority": properties.get("priority"),
+                "priority": properties.get("priority") or 0,
                 "redelivered": job.delivery > 1 or bool(info.get("redelivered")),
             },
             is_eager=False,

@@ -100,6 +100,10 @@ class TaskHandler:
         """End a run that could not say its own outcome."""
         return lost.outcome(Delivery(self, job), why)
 
+    def interrupted(self, job: Job, limit_s: float) -> None:
+        """Log that a run's soft time limit has passed."""
+        lost.soft_limit_passed(Delivery(self, job), limit_s)
+
     def late(self, outcome: Outcome, reason: str) -> None:
         """Log that what a run came to was refused."""
         logger.warning(
@@ -185,11 +189,11 @@ class TaskRun:
     def _rejected(self, delivery: Delivery, exc: Any) -> Outcome:
         """A late-acknowledged task can go back; an early one was acknowledged before it began."""
         job = delivery.job
-        if not delivery.task.acks_late:
-            return Outcome(job.id, job.token, State.COMPLETED)
-        if exc.requeue:
+        if not exc.requeue:
+            return lost.failure(delivery, exc.with_traceback(None), hooks=False)
+        if delivery.task.acks_late:
             return redelivery(job, counted=False)
-        return lost.failure(delivery, exc, hooks=False)
+        return Outcome(job.id, job.token, State.COMPLETED)
 
     def _refuse(self, delivery: Delivery, exc: BaseException) -> Outcome:
         """End a job that is no task of this worker, or no task at all."""

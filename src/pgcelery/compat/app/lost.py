@@ -26,7 +26,7 @@ from pgcelery.compat.exceptions import (
 )
 from pgcelery.engine import Lost, Outcome, State
 
-__all__ = ("failure", "outcome", "unless_parents_succeeded")
+__all__ = ("failure", "outcome", "soft_limit_passed", "unless_parents_succeeded")
 
 logger = logging.getLogger("celery.worker.request")
 
@@ -48,13 +48,12 @@ def outcome(delivery: Delivery, why: Lost) -> Outcome:
     task, job = delivery.task, delivery.job
     late = bool(task is not None and task.acks_late)
     if why.kind == "time_limit":
+        limit = _whole(why.limit_s)
         name = get_task_name(delivery.context, delivery.name)
-        logger.error("Hard time limit (%ss) exceeded for %s[%s]", why.limit_s, name, job.id)
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, name, job.id)
         if late and not task.acks_on_timeout and job.delivery < MAX_DELIVERIES:
             return redelivery(job, counted=True)
-        limit = why.limit_s
-        shown = int(limit) if limit is not None and limit == int(limit) else limit
-        return failure(delivery, TimeLimitExceeded(shown))
+        return failure(delivery, TimeLimitExceeded(limit))
     if why.kind == "shutdown" and late:
         return redelivery(job, counted=False)
     exc = WorkerLostError(f"Worker exited prematurely: {why.detail or 'unknown'}.")
@@ -65,6 +64,18 @@ def outcome(delivery: Delivery, why: Lost) -> Outcome:
             return again
     logger.error("Task handler raised error: %r", exc)
     return failure(delivery, exc, hooks=False)
+
+
+def soft_limit_passed(delivery: Delivery, limit_s: float) -> None:
+    """Log that a run is told to come to an end."""
+    name = get_task_name(delivery.context, delivery.name)
+    job_id = delivery.job.id
+    logger.warning("Soft time limit (%ss) exceeded for %s[%s]", _whole(limit_s), name, job_id)
+
+
+def _whole(limit_s: float | None) -> float | None:
+    """A limit as it was set: nearly always a whole number."""
+    return int(limit_s) if limit_s is not None and limit_s == int(limit_s) else limit_s
 
 
 def _try_again(delivery: Delivery, exc: WorkerLostError) -> Outcome | None:
@@ -252,7 +263,7 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
     """
     headers, request, job = delivery.message.headers, delivery.request, delivery.job
     try:
-        request["args"] = delivery.app.backend.chord_args(headers, request["args"])
+        request["args"] = list(delivery.app.backend.chord_args(headers, request["args"]))
     except Ignore:
         return Outcome(job.id, job.token, State.COMPLETED)
     except Exception as exc:

@@ -21,12 +21,16 @@ from pgcelery.compat.backends.polling import (
 from pgcelery.compat.backends.storing import EXCEPTION_ABLE_CODECS
 from pgcelery.compat.backends.waiting import Waiting as SyncBackendMixin
 
+#: Celery's name for what its key-value backends share; ours share it with `KeyValueStoreBackend`.
+BaseKeyValueStoreBackend = KeyValueStoreBackend
+
 __all__ = (
     "COMPRESSED_PAYLOAD_MAGIC",
     "EXCEPTION_ABLE_CODECS",
     "Backend",
     "BaseBackend",
     "BaseDictBackend",
+    "BaseKeyValueStoreBackend",
     "DisabledBackend",
     "KeyValueStoreBackend",
     "SyncBackendMixin",

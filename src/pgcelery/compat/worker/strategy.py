@@ -41,22 +41,29 @@ class NodeHandler(TaskHandler):
         self.time_limits: dict[str, tuple[float | None, float | None]] = {}
 
     def received(self, jobs: list[Job]) -> None:
-        """Log, signal and keep count of taken tasks.
+        """Log, signal and keep count of taken tasks; not of those that this worker does not have.
 
-        A job may be replaced in the list, so that the pool learns what only this process knows.
+        What is only taken to fail, because one that it waited for did, is no news. A job may be replaced in the list, so that the pool learns what only this process knows.
         """
         super().received(jobs)
+        tasks = self.app.tasks
         for index, job in enumerate(jobs):
+            if job.name not in tasks:
+                continue
             request = Request(job=job, app=self.app, hostname=self.hostname)
             state.task_reserved(request)
-            if logger.isEnabledFor(logging.INFO):
-                _log_received(request)
-            if signals.task_received.receivers:
-                signals.task_received.send(sender=self.consumer, request=request)
+            if not job.parent_failed:
+                self._announce(request)
             if state.revoked_stamps and request.revoked_by_stamp():
                 jobs[index] = job._replace(payload=_REVOKED + job.payload)
             elif job.name in self.time_limits:
                 jobs[index] = _limited(job, self.time_limits[job.name])
+
+    def _announce(self, request: Request) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            _log_received(request)
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=self.consumer, request=request)
 
     def open(self, job: Job) -> Run:  # type: ignore[override]
         """Open a job for running; one that was marked as revoked only ends."""

@@ -139,6 +139,12 @@ class Crew:
         assert self.handler is not None, "start() comes first"
         self.outcomes.append(self.handler.lost(job, why))
 
+    def report_interruption(self, entry: Entry) -> None:
+        """Say, once a job, that its soft limit has passed."""
+        assert self.handler is not None, "start() comes first"
+        self.handler.interrupted(entry.job, entry.soft_s)
+        entry.soft_s = inf
+
     def join(self, timeout_s: float) -> bool:
         """Wait for all children to end; False if some did not in time."""
         deadline = time.monotonic() + timeout_s

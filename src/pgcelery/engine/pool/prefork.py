@@ -220,6 +220,8 @@ class PreforkPool:
             if self._crew.isolate(child) is head:
                 self._condemn(child, head, Lost("time_limit", limit_s=head.hard_s), signal.SIGKILL)
         elif now >= head.soft_at:
+            if now >= child.head_since + head.soft_s:
+                self._crew.report_interruption(head)
             child.interrupt(head, now)
 
     def _strike(self, child: ChildProcess, entry: Entry, signum: int) -> None:

@@ -31,6 +31,7 @@ class Entry:
         "serial",
         "soft_again_s",
         "soft_at",
+        "soft_s",
         "verdict",
         "waiting_since",
         "weight_s",
@@ -44,6 +45,7 @@ class Entry:
         self.serial = 0  #: its number in its child
         self.soft_at = inf  #: monotonic time of the next request to interrupt it
         self.soft_again_s = 0.25
+        self.soft_s = inf  #: the soft limit itself, until it has passed
         self.hard_at = inf
         self.hard_s = inf  #: the hard limit itself
         self.verdict: Lost | None = None  #: why it was killed, if it was
@@ -232,7 +234,8 @@ class ChildProcess:
         """Note the limits of the first job, in seconds from its monotonic start."""
         head = self.entries[0]
         self.head_since = started
-        head.soft_at, head.hard_at, head.hard_s = started + soft_s, started + hard_s, hard_s
+        head.soft_at, head.hard_at = started + soft_s, started + hard_s
+        head.soft_s, head.hard_s = soft_s, hard_s
 
     def interrupt(self, entry: Entry, now: float) -> None:
         """Ask for the soft limit's error in one job, and again later should that go unheard.
