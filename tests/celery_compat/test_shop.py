@@ -28,6 +28,13 @@ pytestmark = [pytest.mark.real_celery, pytest.mark.slow, pytest.mark.timeout(240
 
 #: path in the trace -> why it differs
 TRACE_DIFFERS: dict[str, str] = {
+    **dict.fromkeys(
+        [
+            f"failures.<unregistered>.{field}"
+            for field in ("retries", "name", "queue", "args", "kwargs", "worker_is_set")
+        ],
+        "the result of a task that the worker does not have says what was called",
+    ),
     "chords published": "a chord's body is written with its header, so its sender publishes it",
 }
 #: line of the worker's log, "-" if only Celery logs it and "+" if only pgcelery -> why it differs
@@ -41,6 +48,13 @@ LOG_DIFFERS: dict[str, str] = {
     ),
     "-INFO|MainProcess|shop.audit|signal task_failure[<hard limit>] TimeLimitExceeded(1)": (
         "Celery sends the signal twice"
+    ),
+    **dict.fromkeys(
+        [
+            f"{who}|shop.audit|signal task_failure[<rejected>] reject requeue=False: not for us"
+            for who in ("-INFO|MainProcess", "+INFO|child")
+        ],
+        "a rejected run is ended by the process that it ran in",
     ),
     "-INFO|child|shop.audit|signal task_postrun[<hard limit>] shop.reports.slowest None None": (
         "Celery's child still sends the signal while it is being killed"

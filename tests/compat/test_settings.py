@@ -262,6 +262,15 @@ def test_a_namespace_is_put_before_the_names():
     assert not app.conf.value_set_for("task_acks_late")
 
 
+def test_a_source_may_change_afterwards_as_django_settings_in_tests():
+    app = make_app()
+    app.config_from_object(DjangoLike, namespace="CELERY")
+    assert app.conf.task_always_eager is True
+    with mock.patch.object(DjangoLike, "CELERY_TASK_ALWAYS_EAGER", False):
+        assert app.conf.task_always_eager is False
+    assert app.conf.task_always_eager is True
+
+
 def test_old_names_are_understood():
     app = make_app()
     app.config_from_object({"CELERY_ALWAYS_EAGER": True, "CELERYBEAT_SCHEDULE": {"x": {}}})

@@ -532,7 +532,7 @@ def test_a_hard_time_limit(app: Offline, told: list[Any], log: Any) -> None:
     }  # fmt: skip
     assert task.heard == ["on_failure"]
     assert told == [("failure", "TimeLimitExceeded")]
-    assert "Hard time limit (3.0s) exceeded for t[i]" in log.text
+    assert "Hard time limit (3s) exceeded for t[i]" in log.text
     assert [job.name for job in outcome.follow_ups] == ["errback"]
 
 

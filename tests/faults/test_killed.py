@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from pgcelery.engine import Client, EngineConfig
-from tests.support.process import PGCELERY, Process
+from tests.faults.world import World, alive, children_of, states
+from tests.support.process import Process
 from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
-
-
-class World:
-    """A database, the application's tasks, and its workers."""
-
-    def __init__(self, dsn: str, log: Path, late: bool, spawn: Callable[..., Process]) -> None:
-        self.dsn = dsn
-        self.env = {"FAULTS_DSN": dsn, "FAULTS_LOG": str(log), "FAULTS_LATE": "1" if late else "0"}
-        self.log = log
-        self.log.touch()
-        self._spawn = spawn
-        os.environ.update(self.env)
-        sys.modules.pop("tests.faults.app", None)
-        self.tasks: Any = importlib.import_module("tests.faults.app")
-
-    def worker(self, name: str) -> Process:
-        args = ["-A", "tests.faults.app", "worker", "-l", "INFO", "-c", "2", "-n", name]
-        process = self._spawn([*PGCELERY, *args], env=self.env)
-        process.wait_for_output(r" ready\.$", timeout_s=30)
-        return process
-
-    def runs(self) -> Counter[int]:
-        return Counter(int(line) for line in self.log.read_text().split())
 
 
 @pytest.fixture(params=[True, False], ids=["acks_late", "acks_early"])
@@ -51,24 +24,7 @@ def world(
 ) -> Iterator[World]:
     world = World(dsn, tmp_path / "runs.log", request.param, spawn)
     yield world
-    world.tasks.app.close()
-    for name in world.env:
-        os.environ.pop(name)
-
-
-def children_of(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
-def alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def states(results: list[Any]) -> Counter[str]:
-    return Counter(result.state for result in results)
+    world.close()
 
 
 def test_a_killed_worker_loses_nothing_and_leaves_nothing_pending(world: World):

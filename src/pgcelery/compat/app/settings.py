@@ -44,6 +44,9 @@ _ENV = {
 }
 
 
+_NOT_SET = object()
+
+
 @lru_cache(4096)
 def _names_of(key: str, prefix: str | None) -> tuple[str, ...]:
     """Give the names under which a setting may be found, the likeliest first."""
@@ -127,15 +130,19 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
         return _names_of(key, self.__dict__["prefix"])
 
     def __getitem__(self, key: str) -> Any:
-        self.finalize()
-        keys = self._to_keys(key)
-        for mapping in self.maps:
+        # Read a dozen times for each call that is sent. Nothing is cached but the names: the
+        # sources may change, as Django's settings do under override_settings.
+        state = self.__dict__
+        if state["_load"] is not None:
+            self.finalize()
+        prefix = state["prefix"]
+        keys = _names_of(key, prefix)
+        for mapping in (state["changes"], *state["defaults"]):
             for each in keys:
-                try:
-                    return mapping[each]
-                except KeyError:
-                    pass
-        if self.__dict__["prefix"]:
+                found = mapping.get(each, _NOT_SET)
+                if found is not _NOT_SET:
+                    return found
+        if prefix:
             raise KeyError(f"Key not found: {key!r} (with prefix: {keys[0]!r})")
         raise KeyError(key)
 

@@ -91,7 +91,9 @@ class Request:
     @cached_property
     def type(self) -> str:
         """Registered name of the task."""
-        return str(self.request_dict.get("task") or (self.job.name if self.job else ""))
+        if self.job is not None:
+            return self.job.name
+        return str(self.request_dict.get("task") or "")
 
     @property
     def name(self) -> str:

@@ -112,7 +112,7 @@ def task_accepted(request: Any) -> None:
     requests[request.id] = request
     if request not in active_requests:
         active_requests.add(request)
-        total_count[request.name] += 1
+        total_count[request.type] += 1
         all_total_count[0] += 1
 
 

@@ -43,7 +43,8 @@ class NodeHandler(TaskHandler):
     def received(self, jobs: list[Job]) -> None:
         """Log, signal and keep count of taken tasks; not of those that this worker does not have.
 
-        What is only taken to fail, because one that it waited for did, is no news. A job may be replaced in the list, so that the pool learns what only this process knows.
+        What is only taken to fail, because one that it waited for did, is no news. A job may be
+        replaced in the list, so that the pool learns what only this process knows.
         """
         super().received(jobs)
         tasks = self.app.tasks

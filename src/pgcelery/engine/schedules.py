@@ -1,0 +1,139 @@
+"""Schedules: how they stand, and firing one slot of one of them, once among any number of firers.
+
+What a schedule is due for is not known here. Who fires asks to `claim` it, decides by how it
+stands and what time it is in the database, and fires or leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import NamedTuple
+
+import psycopg
+
+from pgcelery.engine.arrays import BigintArray, TextArray, TimestampArray
+from pgcelery.engine.client import Client
+from pgcelery.engine.database import Connection, Connections, load
+from pgcelery.engine.errors import DatabaseUnavailable, EngineError
+from pgcelery.engine.job import NewJob
+
+_WAIT_S = 1.0  # for another process that fires the same schedule
+
+
+class SlotBusy(EngineError):
+    """Another process is firing this schedule; ask again soon."""
+
+
+class Standing(NamedTuple):
+    """How far a schedule has come."""
+
+    last_run_at: datetime  #: aware
+    total_run_count: int
+
+
+class Slot:
+    """A claimed schedule; nobody else fires it until the claim ends.
+
+    Attributes:
+        standing: How it stands.
+        now: What time it is in the database.
+    """
+
+    def __init__(
+        self, client: Client, conn: Connection, key: dict[str, str], row: tuple[datetime, int]
+    ) -> None:
+        self.standing = Standing(*row[:2])
+        self.now: datetime = row[2]  # type: ignore[misc]
+        self.queues: set[str] = set()
+        self._client = client
+        self._conn = conn
+        self._key = key
+
+    def fire(self, jobs: Sequence[NewJob], last_run_at: datetime) -> set[str]:
+        """Enqueue jobs and count the slot as done, both when the claim ends without an error.
+
+        Args:
+            jobs: None at all gives the slot up.
+            last_run_at: What it stands at from now on; aware.
+
+        Returns:
+            Ids that existed already; nothing was created for those.
+
+        Raises:
+            InvalidJob: Nothing was done; the slot can still be given up.
+        """
+        existing = self._client.enqueue(jobs, conn=self._conn)
+        query = load("schedules/fire", self._client.config.schema)
+        self._conn.execute(query, {**self._key, "last_run_at": last_run_at})
+        self.queues = {job.queue for job in jobs}
+        return existing
+
+
+class Schedules:
+    """The schedules of one book. For one thread.
+
+    Raises (any method):
+        DatabaseUnavailable: The server cannot be reached; trying again can help.
+        SchemaMismatch: The database has no schema of this release.
+    """
+
+    def __init__(self, client: Client, book: str) -> None:
+        self._client = client
+        self._book = book
+        # Of its own: a claim holds one while the client may need another.
+        self._connections = Connections(client.config)
+
+    def clock(self) -> datetime:
+        """Give the database's time."""
+        found: datetime = self._connections.run(self._load("schedules/clock"))[0][0]
+        return found
+
+    def enter(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
+        """Make these the schedules of the book, and give how they stand.
+
+        Args:
+            standings: By name: how a schedule stands that is new, or had been taken out before.
+        """
+        params = {
+            "book": self._book,
+            "names": TextArray.of(list(standings)),
+            "last_runs": TimestampArray.of_times([one.last_run_at for one in standings.values()]),
+            "counts": BigintArray.of([one.total_run_count for one in standings.values()]),
+        }
+        rows = self._connections.run(self._load("schedules/enter"), params)
+        return {row[0]: Standing(*row[1:]) for row in rows}
+
+    @contextmanager
+    def claim(self, name: str, standing: Standing) -> Iterator[Slot]:
+        """Hold one schedule for the length of a transaction; an error undoes what was done in it.
+
+        Args:
+            name: Which.
+            standing: How it stands if it is not known yet.
+
+        Raises:
+            SlotBusy: Another process has held it for a second.
+        """
+        self.clock()  # a connection that went stale is replaced here, where it can be
+        key = {"book": self._book, "name": name}
+        params = {**key, **standing._asdict(), "wait_s": _WAIT_S}
+        with self._connections.lend() as conn, conn.transaction():
+            try:
+                row = conn.execute(self._load("schedules/claim"), params, binary=True).fetchone()
+            except psycopg.errors.LockNotAvailable as exc:
+                raise SlotBusy(f"schedule {name!r} is being fired by another process") from exc
+            assert row is not None
+            slot = Slot(self._client, conn, key, row)
+            yield slot
+        with suppress(DatabaseUnavailable):  # workers look by themselves, only later
+            ids = self._client.intern(slot.queues)
+            self._client.tell({str(one) for one in ids.values()})
+
+    def close(self) -> None:
+        """Close the connection. Usable again afterwards."""
+        self._connections.close()
+
+    def _load(self, name: str) -> bytes:
+        return load(name, self._client.config.schema)

@@ -1,0 +1,2 @@
+-- No messages any more.
+delete from pgcelery.workers where id = %(id)s;
