@@ -340,3 +340,45 @@ def test_the_delay_of_a_job_with_parents_counts_from_its_release(client: Client)
     with running(client.config, Recorder(note=note)):
         assert client.wait([child.id], 10)
     assert ends[child.id] - ends[parent.id] >= 0.29
+
+
+def test_what_was_queued_behind_a_long_job_goes_back_at_the_stop(client: Client):
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(job: Job) -> Outcome:
+        begun.set()
+        go.wait(10)
+        return done(job)
+
+    handler = Recorder(hold=hold)
+    with running(client.config, handler, pool=ThreadPool(1)) as worker:
+        lesson = [new_job() for _ in range(100)]  # its name is fast, so more are queued ahead
+        client.enqueue(lesson)
+        wait_for(lambda: len(handler.recorded) == 100)
+        rest = [new_job() for _ in range(5)]
+        client.enqueue([new_job(b"hold"), *rest])
+        assert begun.wait(10)
+        wait_for(lambda: client.counts(["q"])["q"].running > 1)
+        worker.stop("warm")
+        go.set()
+        assert worker.stopped.wait(10)
+    counts = client.counts(["q"])["q"]
+    assert (counts.running, counts.ready) == (0, 5 - (len(handler.ran) - 101))
+
+
+def test_a_claim_whose_answer_got_lost_goes_back_unharmed(client: Client, dsn: str):
+    """At most once, and yet it runs: the node knows that it never began."""
+    handler = Recorder()
+    with running(client.config, handler):
+        job = new_job(queue="elsewhere")
+        client.enqueue([job])
+        with psycopg.connect(dsn) as conn:  # as a step does that commits when the line is cut
+            conn.execute("delete from pgcelery.ready")
+            conn.execute(
+                "insert into pgcelery.running (token, job_id, worker_id, queue_id, delivery, flags)"
+                " select nextval('pgcelery.tokens'), j.id, w.id, j.queue_id, 1, 0"
+                " from pgcelery.jobs j, pgcelery.workers w"
+            )
+        kill_connections(dsn)
+        wait_for(lambda: client.job(job.id).state is State.AVAILABLE)
+    assert handler.lost_jobs == []

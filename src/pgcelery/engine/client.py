@@ -110,7 +110,7 @@ class Client:
         """Insert jobs, all or none, and wake workers once that has committed.
 
         Args:
-            jobs: Parents of a job must be in the same call.
+            jobs: Parents of a job must be in the same call, or an open latch.
             conn: A psycopg connection of the caller, whose transaction the jobs then belong to:
                 workers see them if and only if it commits. It is neither committed nor rolled
                 back here, and workers notice at their next poll.
@@ -153,6 +153,35 @@ class Client:
                 part = columns(jobs[start : start + _BATCH], queue_ids)
                 existing |= _existing(conn.execute(query, part).fetchall())
         return existing
+
+    def open_latch(self, id: str) -> None:
+        """Make something that jobs can be parents of, one call after the other (`NewJob.joins`).
+
+        What waits for it goes on when it is closed and all that joined it have ended.
+        """
+        self._run("latches/open", {"id": check_name("id", id)})
+
+    def close_latch(self, id: str, jobs: Sequence[NewJob]) -> set[str]:
+        """Enqueue jobs, which may have the latch as their parent, and let nothing join any more.
+
+        All or nothing; raises and returns what `enqueue` does.
+        """
+        self.intern({job.queue for job in jobs})
+        with self._connections.lend() as conn, conn.transaction():
+            existing = self.enqueue(jobs, conn=conn)
+            query = load("latches/close", self.config.schema)
+            row = conn.execute(query, {"id": id}).fetchone()
+        for queue_id in row[0] if row else ():
+            self._connections.run(*self._telling(queue_id))
+        return existing
+
+    def drop_latch(self, id: str) -> None:
+        """Forget a latch that will not be closed; jobs that joined it run all the same."""
+        self._run("latches/drop", {"id": id})
+
+    def join(self, ids: Sequence[str], place: str) -> None:
+        """Do at once what `NewJob.joins` does, for jobs to be enqueued later as `awaited`."""
+        self._run("jobs/join", {"ids": TextArray.of(list(ids)), "place": place})
 
     def intern(self, names: Collection[str]) -> dict[str, int]:
         """Give queue names their ids, making queues that are missing; cached for good.
@@ -244,6 +273,25 @@ class Client:
             return {}
         rows = self._run("results/fetch", {"ids": TextArray.of(list(ids))})
         return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
+
+    def inputs(
+        self, id: str, ids: Collection[str]
+    ) -> tuple[dict[str, StoredResult], dict[str, StoredResult | None]]:
+        """Read the results of `ids`, and of those that joined what job `id` waited for, in order.
+
+        Returns:
+            As `results` does; and the same for the joiners, None where nothing is known.
+        """
+        rows = self._run("results/inputs", {"id": id, "ids": TextArray.of(list(ids))})
+        found: dict[str, StoredResult] = {}
+        joined: dict[str, StoredResult | None] = {}
+        for one, beside, state, result, finished_at in rows:
+            known = None if state is None else StoredResult(one, State(state), result, finished_at)
+            if beside:
+                joined[one] = known
+            elif known is not None:
+                found[one] = known
+        return found, joined
 
     def wait(self, ids: Collection[str], timeout_s: float | None) -> dict[str, StoredResult]:
         """Block until at least one of ids is final, or the time is over.

@@ -75,6 +75,7 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
 def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
     """Turn checked jobs into the sixteen array arguments of ``enqueue_v1``, in its order."""
     edges = [(parent, job.id) for job in jobs for parent in job.parents]
+    edges += [(job.id, place) for job in jobs for place in job.joins]
     waited_for = frozenset(parent for parent, _ in edges)
     if len(jobs) == 1 and not edges and jobs[0].due_at is None and jobs[0].expires_at is None:
         rest = _rest_of_one(jobs[0]._replace(id="", payload=b""), queue_id[jobs[0].queue])
@@ -106,7 +107,8 @@ def _rest(
         IntegerArray.of([len(job.parents) for job in jobs]),
         SmallintArray.of(
             [
-                (HAS_CHILDREN if job.id in waited_for else 0) | (HAS_KEY if job.key else 0)
+                (HAS_CHILDREN if job.awaited or job.id in waited_for else 0)
+                | (HAS_KEY if job.key else 0)
                 for job in jobs
             ]
         ),

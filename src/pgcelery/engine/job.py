@@ -47,6 +47,9 @@ class NewJob(NamedTuple):
         parents: Ids of jobs that must end before this one is available; empty for most.
         key: What it shares slots with, at most 255 characters; None for no limit.
         key_limit: How many jobs of its key may be claimed at once; a key's newest job decides.
+        joins: Ids of open latches, or of waiting jobs, which are to wait for this one too; for a job
+            that has not ended, whoever waits for that does.
+        awaited: Others will wait for it that are not enqueued with it; implied by `joins`.
     """
 
     id: str
@@ -62,6 +65,8 @@ class NewJob(NamedTuple):
     parents: tuple[str, ...] = ()
     key: str | None = None
     key_limit: int = 1
+    joins: tuple[str, ...] = ()
+    awaited: bool = False
 
 
 class Job(NamedTuple):

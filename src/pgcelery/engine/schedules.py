@@ -22,7 +22,7 @@ from pgcelery.engine.job import NewJob
 _WAIT_S = 1.0  # for another process that fires the same schedule
 
 
-class SlotBusy(EngineError):
+class SlotTakenError(EngineError):
     """Another process is firing this schedule; ask again soon."""
 
 
@@ -114,7 +114,7 @@ class Schedules:
             standing: How it stands if it is not known yet.
 
         Raises:
-            SlotBusy: Another process has held it for a second.
+            SlotTakenError: Another process has held it for a second.
         """
         self.clock()  # a connection that went stale is replaced here, where it can be
         key = {"book": self._book, "name": name}
@@ -123,13 +123,18 @@ class Schedules:
             try:
                 row = conn.execute(self._load("schedules/claim"), params, binary=True).fetchone()
             except psycopg.errors.LockNotAvailable as exc:
-                raise SlotBusy(f"schedule {name!r} is being fired by another process") from exc
+                raise SlotTakenError(f"schedule {name!r} is being fired by another process") from exc
             assert row is not None
             slot = Slot(self._client, conn, key, row)
             yield slot
         with suppress(DatabaseUnavailable):  # workers look by themselves, only later
-            ids = self._client.intern(slot.queues)
-            self._client.tell({str(one) for one in ids.values()})
+            self._wake(slot.queues)
+
+    def _wake(self, queues: set[str]) -> None:
+        schema = self._client.config.schema
+        for queue_id in self._client.intern(queues).values():
+            told = {"channel": schema, "payload": f"q{queue_id}"}
+            self._connections.run(self._load("queues/tell"), told)
 
     def close(self) -> None:
         """Close the connection. Usable again afterwards."""

@@ -1,7 +1,8 @@
 -- Count ended jobs down at their children; a child with no parent left becomes ready, flagged when
 -- a parent did not complete. Part of the transaction that ends the parents. Returns the queues that
--- got work. Children are locked in id order, so that two batches cannot deadlock.
-create function pgcelery.advance_v1(parent_ids text[], completed boolean[])
+-- got work. Children are locked in id order, so that two batches cannot deadlock. A child that is a
+-- latch has no job: what waits for it is counted down in turn, and hears of what joined it.
+create or replace function pgcelery.advance_v1(parent_ids text[], completed boolean[])
 returns integer[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -14,6 +15,8 @@ declare
     freed text[];
     bad boolean[];
     woken integer[];
+    latches text[];
+    whole boolean[];
 begin
     with gone as (
         delete from pgcelery.edges e
@@ -45,7 +48,28 @@ begin
     if freed is null then
         return '{}';
     end if;
-    delete from pgcelery.nodes n where n.job_id = any (freed);
+    with gone as (
+        delete from pgcelery.nodes n where n.job_id = any (freed) returning n.job_id, n.joined
+    ), kept as (
+        update pgcelery.jobs j
+        set joined = g.joined
+        from gone g
+        where g.joined is not null and j.id = g.job_id
+        returning j.id
+    ), opened as (
+        select g.job_id, g.joined from gone g
+        where g.joined is not null and g.job_id not in (select k.id from kept k)
+    ), told as (
+        update pgcelery.nodes n
+        set joined = n.joined || o.joined
+        from opened o
+        join pgcelery.edges e on e.parent = o.job_id
+        where n.job_id = e.child and cardinality(o.joined) > 0
+    )
+    select array_agg(o.job_id), array_agg(not f.bad)
+    into latches, whole
+    from opened o
+    join unnest(freed, bad) as f(id, bad) on f.id = o.job_id;
     update pgcelery.jobs j
     set due_at = now() + make_interval(secs => coalesce(j.delay_s, 0))
     where j.id = any (freed) and (j.delay_s is not null or (j.key is not null and j.due_at is null));
@@ -67,6 +91,9 @@ begin
         where f.flags & 2 = 0 and (f.due_at is null or f.due_at <= now())
     )
     select array(select distinct f.queue_id from free f) into woken;
+    if latches is not null then
+        woken := woken || pgcelery.advance_v1(latches, whole);
+    end if;
     return woken;
 end
 $$;

@@ -1,8 +1,9 @@
 -- Insert jobs, in the caller's transaction: what may run now becomes ready, what has a later time
 -- scheduled, what has parents a node; what has a key is scheduled for now, see admit_v1. A parked id
 -- is taken over: who waits for it goes on waiting. An id that exists is left alone; those ids are returned.
--- Parents must be enqueued in the same call: only then can none of them have ended already.
-create function pgcelery.enqueue_v1(
+-- Parents must be enqueued in the same call, or be an open latch: only then can none of them have
+-- ended already. An edge to a child of no job in this call is for join_v1.
+create or replace function pgcelery.enqueue_v1(
     ids text[], queue_ids integer[], priorities smallint[], names text[], payloads bytea[],
     due_ats timestamptz[], delays double precision[], expiries timestamptz[],
     max_deliveries smallint[], ttls double precision[], parents integer[], flags smallint[],
@@ -14,6 +15,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     created text[];
+    hung integer;
 begin
     with given as (
         select *
@@ -63,6 +65,12 @@ begin
         select e.parent, e.child
         from unnest(edge_parents, edge_children) as e(parent, child)
         where e.child = any (created);
+        get diagnostics hung = row_count;
+        if hung < cardinality(edge_parents) then
+            perform pgcelery.join_v1(array_agg(e.parent), array_agg(e.child))
+            from unnest(edge_parents, edge_children) as e(parent, child)
+            where e.parent = any (created) and e.child <> all (ids);
+        end if;
     end if;
 
     if cardinality(created) = cardinality(ids) then

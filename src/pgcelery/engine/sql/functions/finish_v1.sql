@@ -6,7 +6,7 @@
 --
 -- Rows returned: kind 2 late (name = reason), 5 a waiter to tell (name = channel),
 -- 8 a queue that got work (queue_id).
-create function pgcelery.finish_v1(
+create or replace function pgcelery.finish_v1(
     me integer, tokens bigint[], ids text[], states smallint[], results bytea[],
     ttls double precision[],
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
@@ -84,12 +84,6 @@ begin
         from unnest(pgcelery.release_v1(with_keys)) as w(queue_id);
     end if;
 
-    if with_children is not null then
-        return query
-        select 8, null::text, w.queue_id, null::text
-        from unnest(pgcelery.advance_v1(with_children, completed)) as w(queue_id);
-    end if;
-
     if cardinality(f_ids) > 0 then
         if cardinality(ended) < cardinality(tokens) then
             -- Only the follow-ups of accepted runs: filter the columns alike.
@@ -115,6 +109,13 @@ begin
             return query
             select distinct 8, null::text, q.id, null::text from unnest(f_queue_ids) as q(id);
         end if;
+    end if;
+
+    -- After the follow-ups: those may join beside what ends here.
+    if with_children is not null then
+        return query
+        select 8, null::text, w.queue_id, null::text
+        from unnest(pgcelery.advance_v1(with_children, completed)) as w(queue_id);
     end if;
 
     if exists (select from pgcelery.waiters) then
