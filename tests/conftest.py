@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from pgcelery.compat import _state
+from pgcelery.compat.app import builtins  # noqa: F401  its tasks are every app's, whoever is first
 from pgcelery.engine import Client, EngineConfig
 from tests.support.database import delete_rows, empty_tables, new_database
 from tests.support.logs import restored_logging
@@ -15,15 +19,20 @@ from tests.support.server import running_server
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _logging_as_before_the_module() -> Iterator[None]:
-    with restored_logging():
+def _process_as_before_the_module() -> Iterator[None]:
+    with restored_logging(), mock.patch.dict(os.environ):
         yield
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    with restored_logging():
+def _nothing_is_left_over() -> Iterator[None]:
+    """Loggers, environment, current app, tasks for apps to come: not for the next test."""
+    before = _state._tls.current_app, _state.default_app, dict(_state._on_app_finalizers)
+    with restored_logging(), mock.patch.dict(os.environ):
         yield
+    _state._tls.current_app, _state.default_app, kept = before
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(kept)
 
 
 @pytest.fixture(scope="session")

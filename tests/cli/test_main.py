@@ -131,7 +131,6 @@ def test_an_unknown_option_is_a_usage_error(project: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["-B"], "the worker cannot run beat"),
         (["--autoscale", "10,3"], "--autoscale is not available"),
         (["-P", "gevent"], "There is no gevent pool"),
         (["--pool-start-method", "spawn"], "spawn is not available"),

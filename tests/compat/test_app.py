@@ -12,8 +12,6 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from pgcelery import Celery, current_app, shared_task
-from pgcelery.compat import _state
-from pgcelery.compat.app import builtins as _registers_the_builtin_tasks  # noqa: F401
 from pgcelery.compat.app.backends import by_url
 from pgcelery.compat.app.base import app_has_custom
 from pgcelery.compat.app.task import Task
@@ -26,16 +24,6 @@ from pgcelery.compat.exceptions import (
 from pgcelery.compat.local import PromiseProxy, Proxy, class_property, maybe_evaluate
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_over():
-    """Tasks are shared with apps to come: those of one test must not reach the next."""
-    before = _state._tls.current_app, _state.default_app, dict(_state._on_app_finalizers)
-    yield
-    _state._tls.current_app, _state.default_app, kept = before
-    _state._on_app_finalizers.clear()
-    _state._on_app_finalizers.update(kept)
 
 
 @pytest.fixture

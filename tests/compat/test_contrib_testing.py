@@ -160,6 +160,8 @@ def test_the_fixtures_work_in_a_project(pytester: pytest.Pytester, dsn: str) -> 
             from mine import mul
             assert mul.delay(4, 4).get(timeout=10) == 16
 
+        # The session's worker lives on, and would take what it finds in its own queue.
+        @pytest.mark.celery(task_default_queue="functions")
         def test_function_worker(celery_app, celery_worker):
             @celery_app.task
             def own():

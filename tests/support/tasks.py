@@ -29,7 +29,7 @@ class NoDatabase:
         self.conns.append(conn)
         return set()
 
-    def put_result(self, id: str, state: Any, result: bytes, *, ttl_s: float | None) -> bool:
+    def put_result(self, id: str, state: Any, result: bytes, *, ttl_s: float | None = None) -> bool:
         self.put.append((id, state, json.loads(result)))
         return True
 

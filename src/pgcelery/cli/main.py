@@ -24,10 +24,12 @@ __all__ = ("celery", "main")
 
 #: name: (where it is, what ``--help`` says); kept here so that ``--help`` imports no command
 COMMANDS = {
+    "beat": ("pgcelery.cli.beat:beat", "Start the beat periodic task scheduler."),
     "call": ("pgcelery.cli.call:call", "Call a task by name."),
     "control": ("pgcelery.cli.control:control", "Tell workers to do something."),
     "db": ("pgcelery.cli.db:db", "Look after the database: schema, embedded server."),
     "demo": ("pgcelery.cli.demo:demo", "Run a small application and watch it."),
+    "events": ("pgcelery.cli.events:events", "Event-stream utilities."),
     "inspect": ("pgcelery.cli.control:inspect", "Ask workers what they do."),
     "purge": ("pgcelery.cli.purge:purge", "Erase all messages from task queues."),
     "report": ("pgcelery.cli.report:report", "Shows information useful to include in bug-reports."),

@@ -27,7 +27,7 @@ __all__ = ("worker",)
 logger = logging.getLogger("celery.bin.worker")
 
 POOLS = ("prefork", "solo", "threads", "processes", "eventlet", "gevent", "custom")
-NO_MEANING = ("optimization", "without_gossip", "without_mingle", "without_heartbeat")
+NO_MEANING = ("optimization", "without_gossip", "without_mingle")
 #: options that are said again in the arguments of the detached process's parent only
 _ONLY_TO_DETACH = {"--detach": 0, "-D": 0, "--uid": 1, "--gid": 1}
 
@@ -153,12 +153,18 @@ FEATURES, BEAT = "Features", "Embedded Beat Options"
 @_option(QUEUE, "--include", "-I", type=COMMA_SEPARATED_LIST, help="More modules to import.")
 @_option(FEATURES, "--without-gossip", is_flag=True, help="Taken without effect.")
 @_option(FEATURES, "--without-mingle", is_flag=True, help="Taken without effect.")
-@_option(FEATURES, "--without-heartbeat", is_flag=True, help="Taken without effect.")
+@_option(FEATURES, "--without-heartbeat", is_flag=True, help="Send no heartbeat events.")
 @_option(FEATURES, "--heartbeat-interval", type=int, help="Seconds between two heartbeats.")
 @_option(FEATURES, "--autoscale", metavar="<max>,<min>", help="Not available yet; refused.")
-@_option(BEAT, "-B", "--beat", is_flag=True, help="Not available yet; refused.")
-@_option(BEAT, "-s", "--schedule-filename", "--schedule", help="Only with -B.")
-@_option(BEAT, "--scheduler", help="Only with -B.")
+@_option(
+    BEAT,
+    "-B",
+    "--beat",
+    is_flag=True,
+    help="Also send periodic tasks.  Any number of workers may: each task is sent once.",
+)
+@_option(BEAT, "-s", "--schedule-filename", "--schedule", help="As `beat --schedule`; with -B.")
+@_option(BEAT, "--scheduler", help="As `beat --scheduler`; with -B.")
 @click.pass_context
 @handle_preload_options
 def worker(
@@ -214,8 +220,6 @@ def worker(
 
 
 def _refuse(ctx: click.Context, options: dict[str, Any]) -> None:
-    if options.get("beat"):
-        raise click.UsageError("-B is not available yet: the worker cannot run beat.", ctx=ctx)
     if options.get("autoscale"):
         raise click.UsageError(
             "--autoscale is not available yet; give a fixed --concurrency.", ctx=ctx
@@ -226,8 +230,7 @@ def _refuse(ctx: click.Context, options: dict[str, Any]) -> None:
         raise click.UsageError(
             f"There is no {options['pool']} pool; use --pool threads, prefork or solo.", ctx=ctx
         )
-    for name in ("beat", "autoscale", "schedule_filename", "scheduler"):
-        options.pop(name, None)
+    options.pop("autoscale", None)
 
 
 def _read_extra_configuration(ctx: click.Context, app: Any) -> None:

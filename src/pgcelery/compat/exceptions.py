@@ -238,6 +238,9 @@ class InvalidTaskError(TaskError):
 class ChordError(TaskError):
     """A member of a chord's header did not succeed."""
 
+    #: id of the call that failed, where it is known
+    dependency: str | None = None
+
 
 class CPendingDeprecationWarning(PendingDeprecationWarning):
     """Will be deprecated."""

@@ -25,6 +25,7 @@ from pgcelery.engine.job import (
     State,
     StoredResult,
 )
+from pgcelery.engine.stream import EventReader, EventWriter
 from pgcelery.engine.worker import Worker
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "EmbeddedServerError",
     "EngineConfig",
     "EngineError",
+    "EventReader",
+    "EventWriter",
     "Handler",
     "InvalidJob",
     "Job",

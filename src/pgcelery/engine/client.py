@@ -400,6 +400,21 @@ class Client:
                 return
             _pause(None, min(0.02, left))
 
+    # -- events ---------------------------------------------------------------------------------
+
+    def events_heard(self) -> bool:
+        """Tell whether anybody listens to the stream of events."""
+        return bool(self._run("events/heard")[0][0])
+
+    def append_events(self, bodies: Sequence[bytes], channel: str) -> bool:
+        """Append batches to the stream, if anybody listens; tell whether."""
+        params = {"bodies": ByteaArray.of(list(bodies)), "channel": channel}
+        return bool(self._run("events/append", params))
+
+    def prune_events(self, keep_s: float) -> None:
+        """Delete what has been in the stream for longer than `keep_s` seconds."""
+        self._run("events/prune", {"keep_s": keep_s})
+
     def __enter__(self) -> Self:
         return self
 

@@ -23,6 +23,7 @@ from pgcelery.engine.job import NewJob
 MAX_NAME = 255
 HAS_CHILDREN = 1  #: bit of a job's flags: others wait for it
 HAS_KEY = 2  #: bit of a job's flags: it needs a slot of its key
+RUNS_AGAIN = 64  #: bit of what is enqueued, not kept: `NewJob.again`
 
 
 def check_name(what: str, value: str) -> str:
@@ -109,6 +110,7 @@ def _rest(
             [
                 (HAS_CHILDREN if job.awaited or job.id in waited_for else 0)
                 | (HAS_KEY if job.key else 0)
+                | (RUNS_AGAIN if job.again else 0)
                 for job in jobs
             ]
         ),

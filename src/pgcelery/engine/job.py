@@ -47,9 +47,11 @@ class NewJob(NamedTuple):
         parents: Ids of jobs that must end before this one is available; empty for most.
         key: What it shares slots with, at most 255 characters; None for no limit.
         key_limit: How many jobs of its key may be claimed at once; a key's newest job decides.
-        joins: Ids of open latches, or of waiting jobs, which are to wait for this one too; for a job
-            that has not ended, whoever waits for that does.
+        joins: Ids of open latches, or of waiting jobs, which are to wait for this one too; for a
+            job that has not ended, whoever waits for that does.
         awaited: Others will wait for it that are not enqueued with it; implied by `joins`.
+        again: If its id has been used by a run that has ended, it runs anew, and what that left is
+            forgotten; but the same id with the same payload is the same job.
     """
 
     id: str
@@ -67,6 +69,7 @@ class NewJob(NamedTuple):
     key_limit: int = 1
     joins: tuple[str, ...] = ()
     awaited: bool = False
+    again: bool = False
 
 
 class Job(NamedTuple):
@@ -113,6 +116,7 @@ class Outcome(NamedTuple):
         expires_at: New expiry of a retry; None keeps it.
         counted: Whether giving back counts as a delivery.
         ttl_s: Seconds to keep the result; None keeps the job's own.
+        note: For `Handler.finished`, stored nowhere: plain values that marshal can say.
         follow_ups: Jobs enqueued in the same transaction, if and only if the outcome is accepted.
     """
 
@@ -128,6 +132,7 @@ class Outcome(NamedTuple):
     expires_at: datetime | None = None
     counted: bool = False
     ttl_s: float | None = None
+    note: tuple[Any, ...] | None = None
     follow_ups: tuple[NewJob, ...] = ()
 
 

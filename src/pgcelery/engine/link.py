@@ -99,9 +99,12 @@ class Link:
         return len(self._pending)
 
     def fileno(self) -> int:
-        """Give the socket to select on."""
+        """Give the socket to select on; -1 when it is gone, which `advance` then tells."""
         assert self._conn is not None
-        return self._conn.socket
+        try:
+            return self._conn.socket
+        except psycopg.OperationalError:
+            return -1
 
     @property
     def wants_write(self) -> bool:
@@ -126,7 +129,19 @@ class Link:
             params: One a parameter; arrays in binary, the rest as text.
             on_rows: Called with the rows (cells in binary, None for null) once committed.
             on_error: Called with SQLSTATE and message when the server refused it.
+
+        Raises:
+            DatabaseUnavailable: The connection broke.
         """
+        try:
+            prepares = self._send(statement, params)
+            self._pending.append(_Request(statement.name, prepares, on_rows, on_error))
+            self._flush()
+        except psycopg.Error:
+            self._fail()
+
+    def _send(self, statement: Statement, params: Sequence[Param]) -> bool:
+        """Hand it to libpq; whether that prepares it."""
         assert self._conn is not None
         values: list[bytes | None] = []
         formats: list[int] = []
@@ -148,8 +163,7 @@ class Link:
                 statement.text, values, statement.oids, formats, result_format=pq.Format.BINARY
             )
         self._conn.pipeline_sync()
-        self._pending.append(_Request(statement.name, prepares, on_rows, on_error))
-        self._flush()
+        return prepares
 
     def advance(self) -> list[tuple[str, str]]:
         """Do what can be done without waiting; return (channel, payload) of notifications.
@@ -165,6 +179,8 @@ class Link:
             self._conn.consume_input()
             self._flush()
             self._read()
+            if self._conn.status == pq.ConnStatus.BAD:
+                self._fail()
             heard = []
             while notice := self._conn.notifies():
                 heard.append((notice.relname.decode(), notice.extra.decode()))
@@ -188,10 +204,13 @@ class Link:
     def _read(self) -> None:
         conn = self._conn
         assert conn is not None
-        while self._pending and not conn.is_busy():
+        ends = 0  # a statement's results end with one None; two mean that there is no more
+        while self._pending and ends < 2 and not conn.is_busy():
             result = conn.get_result()
             if result is None:
+                ends += 1
                 continue
+            ends = 0
             status = result.status
             if status == pq.ExecStatus.TUPLES_OK:
                 self._rows = _cells(result)

@@ -180,6 +180,9 @@ class Node:
         on_rows: Callable[[Rows], None],
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
+        if self.link.state is not LinkState.OPEN:
+            return  # it broke a moment ago; what is due is sent again once it is back
+
         def answered(rows: Rows) -> None:
             self._flying.discard(key)
             on_rows(rows)
@@ -251,7 +254,8 @@ class Node:
         self._step(now, min(want, self.config.max_batch), busy)
 
     def _reschedule(self) -> None:
-        if not self.again.waiting or "reschedule" in self._flying:
+        closed = self.link.state is not LinkState.OPEN
+        if closed or not self.again.waiting or "reschedule" in self._flying:
             return
         batch = self.again.take(self.config.max_batch)
         params = self._built(again_params, batch, self.again)
@@ -265,7 +269,7 @@ class Node:
             )
 
     def _step(self, now: float, want: int, busy: bool) -> None:
-        if "step" in self._flying:
+        if "step" in self._flying or self.link.state is not LinkState.OPEN:
             return
         tray = self.ended
         flush = bool(tray.waiting) and (

@@ -22,7 +22,7 @@ from pgcelery.engine.job import NewJob
 _WAIT_S = 1.0  # for another process that fires the same schedule
 
 
-class SlotTakenError(EngineError):
+class SlotHeldError(EngineError):
     """Another process is firing this schedule; ask again soon."""
 
 
@@ -42,10 +42,15 @@ class Slot:
     """
 
     def __init__(
-        self, client: Client, conn: Connection, key: dict[str, str], row: tuple[datetime, int]
+        self,
+        client: Client,
+        conn: Connection,
+        key: dict[str, str],
+        standing: Standing,
+        now: datetime,
     ) -> None:
-        self.standing = Standing(*row[:2])
-        self.now: datetime = row[2]  # type: ignore[misc]
+        self.standing = standing
+        self.now = now
         self.queues: set[str] = set()
         self._client = client
         self._conn = conn
@@ -114,7 +119,7 @@ class Schedules:
             standing: How it stands if it is not known yet.
 
         Raises:
-            SlotTakenError: Another process has held it for a second.
+            SlotHeldError: Another process has held it for a second.
         """
         self.clock()  # a connection that went stale is replaced here, where it can be
         key = {"book": self._book, "name": name}
@@ -123,9 +128,9 @@ class Schedules:
             try:
                 row = conn.execute(self._load("schedules/claim"), params, binary=True).fetchone()
             except psycopg.errors.LockNotAvailable as exc:
-                raise SlotTakenError(f"schedule {name!r} is being fired by another process") from exc
+                raise SlotHeldError(f"schedule {name!r} is held by another process") from exc
             assert row is not None
-            slot = Slot(self._client, conn, key, row)
+            slot = Slot(self._client, conn, key, Standing(row[0], row[1]), row[2])
             yield slot
         with suppress(DatabaseUnavailable):  # workers look by themselves, only later
             self._wake(slot.queues)

@@ -209,7 +209,8 @@ class Worker:
                 # While connecting the socket is readable only when libpq waits for that.
                 connecting = link.state is LinkState.CONNECTING
                 events = selectors.EVENT_WRITE if connecting else events | selectors.EVENT_WRITE
-            wanted[link.fileno()] = events
+            if (fd := link.fileno()) >= 0:
+                wanted[fd] = events
         if wanted == self._watched:
             return
         for fd in self._watched:

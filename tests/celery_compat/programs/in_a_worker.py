@@ -17,7 +17,7 @@ app.conf.broker_transport_options = {"polling_interval": 0.01}
 app.conf.broker_connection_retry_on_startup = True
 events = []
 lock = threading.Lock()
-WAIT = 20
+WAIT = 20  # seconds at most; results are looked for often, or Celery takes half a second each
 
 
 def note(*what):
@@ -57,7 +57,7 @@ def waiting(self, how):
     if how == "allowed":
         with allow_join_result():
             return "allowed"
-    return add.delay(1).get(timeout=1)
+    return add.delay(1).get(timeout=1, interval=0.02)
 
 
 @app.task(name="state", bind=True)
@@ -101,7 +101,8 @@ def noted(call):
     with lock:
         events.clear()
     found = attempt(call)
-    add.delay(0).get(timeout=WAIT)  # the solo pool runs in order, so the postrun is over
+    # The solo pool runs in order: then the postrun is over.
+    add.delay(0).get(timeout=WAIT, interval=0.02)
     with lock:
         # sorted: the worker may publish a retry before the caller hears that its call is published
         sent = sorted(e for e in events if "publish" in e[0] and "add" not in e)
@@ -110,7 +111,7 @@ def noted(call):
 
 
 def outcome(result):
-    value = attempt(result.get, timeout=WAIT)
+    value = attempt(result.get, timeout=WAIT, interval=0.02)
     return [value, result.state, repr(result.result), result.retries]
 
 
@@ -148,7 +149,7 @@ def case_get_inside():
 
 def case_results():
     result = add.delay(1)
-    result.get(timeout=WAIT)
+    result.get(timeout=WAIT, interval=0.02)
     twin = AsyncResult(result.id, app=app)
     return [
         result == twin,
@@ -168,10 +169,11 @@ def case_results():
 def case_sets():
     results = [add.delay(i) for i in range(3)]
     together = ResultSet(results, app=app)
-    found = [together.join(timeout=WAIT), together.successful(), together.completed_count()]
+    values = together.join(timeout=WAIT, interval=0.02)
+    found = [values, together.successful(), together.completed_count()]
     extra = add.delay(3)
     together.add(extra)
-    found += [len(together), together.get(timeout=WAIT), extra in together]
+    found += [len(together), together.get(timeout=WAIT, interval=0.02), extra in together]
     together.remove(extra)
     found += [len(together), sorted(meta["result"] for _, meta in together.iter_native())]
     return found
@@ -179,7 +181,7 @@ def case_sets():
 
 def case_groups():
     result = group(add.s(i) for i in range(3))()
-    values = result.get(timeout=WAIT)
+    values = result.get(timeout=WAIT, interval=0.02)
     result.save()
     restored = GroupResult.restore(result.id, app=app)
     found = [values, restored == result, result[0].get(), len(result.children), bool(result)]
@@ -189,7 +191,7 @@ def case_groups():
 
 def case_chain():
     result = chain(add.s(1), add.s(2), add.s(3))()
-    value = result.get(timeout=WAIT)
+    value = result.get(timeout=WAIT, interval=0.02)
     return [value, result.parent.get(), result.parent.parent.get(), result.parent.parent.parent]
 
 

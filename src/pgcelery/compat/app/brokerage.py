@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pgcelery.compat import dsn
 from pgcelery.compat.app.broker import Connection, ConnectionPool, ProducerPool
 from pgcelery.compat.app.settings import engine_config, mention_ignored
+from pgcelery.compat.events import batch
 from pgcelery.compat.utils.objects import FallbackContext
-from pgcelery.engine import Client, EngineConfig
+from pgcelery.engine import Client, EngineConfig, EventWriter
 
 __all__ = ("Brokerage",)
 
@@ -59,8 +60,18 @@ class Brokerage:
         _used.add(self)
         return client
 
+    @cached_property
+    def event_writer(self) -> EventWriter:
+        """What sends this app's events, behind every dispatcher."""
+        return EventWriter(
+            lambda: self.engine, batch.pack, keep_s=batch.keep_s(self.conf.event_queue_ttl)
+        )
+
     def close_engine(self) -> None:
         """Close the connections to the database; they open again when needed."""
+        writer = self.__dict__.pop("event_writer", None)
+        if writer is not None:
+            writer.close()
         with self._lock:
             client, self._engine = self._engine, None
             self.__dict__.pop("engine_config", None)

@@ -1,32 +1,42 @@
-"""``app.events``: what of Celery's event API works here.
+"""``app.events``: the event classes, bound to the app.
 
-Source: Celery 5.7, ``celery.app.events``. Event messages are not sent; a dispatcher exists so that
-code which sends events of its own runs, and it says that it is disabled.
+Source: Celery 5.7, ``celery.app.events``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
-
-from pgcelery.compat.events import EventDispatcher
 
 __all__ = ("Events",)
 
 
 class Events:
-    """Dispatchers bound to one app."""
+    """Dispatchers, receivers and states of one app."""
 
-    dispatcher_cls = EventDispatcher
+    receiver_cls: Any = "pgcelery.compat.events.receiver:EventReceiver"
+    dispatcher_cls: Any = "pgcelery.compat.events.dispatcher:EventDispatcher"
+    state_cls: Any = "pgcelery.compat.events.state:State"
 
     def __init__(self, app: Any = None) -> None:
         self.app = app
 
-    def Dispatcher(self, *args: Any, **kwargs: Any) -> EventDispatcher:
-        """Make a dispatcher."""
-        kwargs.setdefault("app", self.app)
-        return self.dispatcher_cls(*args, **kwargs)
+    @cached_property
+    def Receiver(self) -> Any:
+        """What hears events."""
+        return self.app.subclass_with_self(self.receiver_cls, reverse="events.Receiver")
+
+    @cached_property
+    def Dispatcher(self) -> Any:
+        """What sends events."""
+        return self.app.subclass_with_self(self.dispatcher_cls, reverse="events.Dispatcher")
+
+    @cached_property
+    def State(self) -> Any:
+        """What events add up to."""
+        return self.app.subclass_with_self(self.state_cls, reverse="events.State")
 
     @contextmanager
     def default_dispatcher(
@@ -34,6 +44,9 @@ class Events:
         hostname: str | None = None,
         enabled: bool = True,
         buffer_while_offline: bool = False,
-    ) -> Iterator[EventDispatcher]:
+    ) -> Iterator[Any]:
         """A dispatcher for the length of a ``with``."""
-        yield self.Dispatcher(hostname=hostname, enabled=enabled)
+        with self.Dispatcher(
+            hostname=hostname, enabled=enabled, buffer_while_offline=buffer_while_offline
+        ) as dispatcher:
+            yield dispatcher

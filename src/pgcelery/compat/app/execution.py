@@ -91,7 +91,9 @@ def follow(request: Any, call: Any, *args: Any, **options: Any) -> None:
     if running is None:
         call(*args, **options)
     else:
-        running.follow_ups.extend(runs.dispatch(call, *args, **options))
+        # With the outcome they are sent once, so an id that was used is used on purpose.
+        jobs = runs.dispatch(call, *args, **options)
+        running.follow_ups.extend(job._replace(again=True) for job in jobs)
 
 
 def verdict(job: Job, running: Running, backend: Any, request: Any) -> Outcome:

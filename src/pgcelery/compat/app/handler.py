@@ -12,7 +12,7 @@ from kombu.serialization import prepare_accept_content
 
 from pgcelery.compat import signals
 from pgcelery.compat._state import _set_task_join_will_block
-from pgcelery.compat.app import lost, trace
+from pgcelery.compat.app import lost, notes, trace
 from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.delivery import Delivery
 from pgcelery.compat.app.execution import redelivery, verdict
@@ -29,6 +29,9 @@ from pgcelery.engine import Job, Lost, Outcome, State
 __all__ = ("TaskHandler", "TaskRun")
 
 logger = logging.getLogger("celery.worker.strategy")
+
+#: What the end of a pool process waits for.
+_LAST_EVENTS_S = 1.0
 
 #: Written on one line, and with the name quoted: it came from outside.
 UNKNOWN_TASK = (
@@ -124,6 +127,7 @@ class TaskHandler:
     def process_stopping(self, exitcode: int) -> None:
         """Send ``worker_process_shutdown``."""
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=exitcode)
+        self.app.event_writer.flush(_LAST_EVENTS_S)
 
     def soft_limit_error(self) -> BaseException:
         """Give what is raised in a task whose soft time limit has passed."""
@@ -184,15 +188,17 @@ class TaskRun:
         ):
             # A bare `raise Retry()`: nothing was sent that would ever run again.
             return lost.failure(delivery, info.retval)
-        return verdict(job, running, task.backend, lambda: delivery.context)
+        outcome = verdict(job, running, task.backend, lambda: delivery.context)
+        return outcome._replace(note=notes.of(ret))
 
     def _rejected(self, delivery: Delivery, exc: Any) -> Outcome:
         """A late-acknowledged task can go back; an early one was acknowledged before it began."""
         job = delivery.job
+        note = notes.rejected(exc.requeue) if delivery.task.acks_late else None
         if not exc.requeue:
-            return lost.failure(delivery, exc.with_traceback(None), hooks=False)
+            return lost.failure(delivery, exc.with_traceback(None), hooks=False)._replace(note=note)
         if delivery.task.acks_late:
-            return redelivery(job, counted=False)
+            return redelivery(job, counted=False)._replace(note=note)
         return Outcome(job.id, job.token, State.COMPLETED)
 
     def _refuse(self, delivery: Delivery, exc: BaseException) -> Outcome:

@@ -7,12 +7,17 @@ publish signals take part.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.execution import follow
 from pgcelery.compat.canvas import group, maybe_signature
+from pgcelery.engine import DatabaseUnavailable, State
 
 __all__ = ("call_errbacks", "call_links")
+
+logger = logging.getLogger("celery.app.trace")
 
 
 def call_links(app: Any, request: Any, retval: Any, priority: int | None) -> None:
@@ -40,6 +45,24 @@ def _as_few(app: Any, callbacks: Any) -> list[Any]:
 
 
 def call_errbacks(backend: Any, request: Any, exc: BaseException, traceback: str | None) -> None:
-    """Call the error links: in place if they take the error, else as tasks with the call's id."""
+    """Call the error links: in place if they take the error, else as tasks with the call's id.
+
+    Those called in place find the failure when they look the result up, though it is not final
+    before the outcome is recorded.
+    """
     if request.errbacks:
+        if any(
+            backend._takes_error(maybe_signature(one, app=backend.app)) for one in request.errbacks
+        ):
+            _show(backend, request)
         follow(request, backend._call_task_errbacks, request, exc, traceback)
+
+
+def _show(backend: Any, request: Any) -> None:
+    run = runs.current(request.id)
+    if run is None or run.record is None or run.record[1] is None:
+        return
+    try:
+        backend.app.engine.put_result(request.id, State.RUNNING, run.record[1])
+    except DatabaseUnavailable:
+        logger.warning("Error links of task %s run before its failure is stored", request.id)

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from pgcelery.compat import signals, states
+from pgcelery.compat.app import notes
 from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.delivery import Delivery
 from pgcelery.compat.app.execution import encode_failure, redelivery
@@ -18,13 +19,14 @@ from pgcelery.compat.app.trace import get_task_name, task_has_custom
 from pgcelery.compat.app.tracelog import LOG_RETRY
 from pgcelery.compat.einfo import describe
 from pgcelery.compat.exceptions import (
+    ChordError,
     Ignore,
     Retry,
     TaskRevokedError,
     TimeLimitExceeded,
     WorkerLostError,
 )
-from pgcelery.engine import Lost, Outcome, State
+from pgcelery.engine import DatabaseUnavailable, Lost, Outcome, State
 
 __all__ = ("failure", "outcome", "soft_limit_passed", "unless_parents_succeeded")
 
@@ -127,6 +129,7 @@ def _retry(delivery: Delivery, exc: WorkerLostError) -> Outcome:
         result=meta,
         payload=again.payload,
         delay_s=again.delay_s,
+        note=notes.retried(exc, einfo.traceback),
     )
 
 
@@ -149,7 +152,8 @@ def _revoke(delivery: Delivery, why: Lost) -> Outcome:
             signum=why.signum,
             expired=why.kind == "expired",
         )
-    return Outcome(job.id, job.token, State.CANCELLED, result=meta, ttl_s=ttl_s)
+    note = notes.revoked(terminated=terminated, signum=why.signum, expired=why.kind == "expired")
+    return Outcome(job.id, job.token, State.CANCELLED, result=meta, ttl_s=ttl_s, note=note)
 
 
 def _worker_request(delivery: Delivery) -> Any:
@@ -179,14 +183,16 @@ def failure(
     job = delivery.job
     running = Running(str(delivery.request["id"]))
     token = runs.enter(running)
-    meta = ttl_s = None
+    meta = ttl_s = note = None
     try:
         raised = exc.__traceback__ is not None
         einfo = describe(exc)
+        note = notes.failed(exc, einfo.traceback)
         if delivery.stores():
             shown = einfo.traceback if raised else None
             meta = _encode(delivery, states.FAILURE, exc, shown)
             ttl_s = _ttl_s(delivery, states.FAILURE)
+        running.record = (states.FAILURE, meta)
         _spread(delivery, exc, einfo, errbacks=errbacks, stored=meta is not None)
         if delivery.task is not None:
             _tell(delivery, exc, einfo, hooks=hooks, signal=signal)
@@ -200,6 +206,7 @@ def failure(
         State.FAILED,
         result=meta,
         ttl_s=ttl_s,
+        note=note,
         follow_ups=tuple(running.follow_ups),
     )
 
@@ -266,8 +273,28 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
         request["args"] = list(delivery.app.backend.chord_args(headers, request["args"]))
     except Ignore:
         return Outcome(job.id, job.token, State.COMPLETED)
+    except DatabaseUnavailable:
+        return redelivery(job, counted=False)
     except Exception as exc:
+        _leave_out_called(delivery, exc)
         # The error links of a later step of a chain are those of the step that failed.
         first = not isinstance(headers["chord_parents"], str)
         return failure(delivery, exc, hooks=False, signal=False, errbacks=first)
     return None
+
+
+def _leave_out_called(delivery: Delivery, exc: BaseException) -> None:
+    """Call no error link a second time that the body of a chord in the header has called.
+
+    In Celery the outer chord of the two hangs then, and calls nothing.
+    """
+    if not isinstance(exc, ChordError) or not isinstance(exc.__cause__, ChordError):
+        return
+    info = delivery.app.engine.job(exc.dependency)
+    if info is None or not delivery.request.get("errbacks"):
+        return
+    inner = Delivery(delivery.handler, delivery.job._replace(id=info.id, payload=info.payload))
+    called = inner.request.get("errbacks") or ()
+    delivery.request["errbacks"] = [
+        one for one in delivery.request["errbacks"] if one not in called
+    ]

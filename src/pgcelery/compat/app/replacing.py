@@ -14,6 +14,7 @@ from kombu.utils.functional import maybe_list
 from pgcelery.compat.app import running
 from pgcelery.compat.canvas import _chain, group, signature
 from pgcelery.compat.exceptions import Ignore, ImproperlyConfigured
+from pgcelery.compat.result import inputs
 
 __all__ = ("add_to_chord", "on_replace", "replace")
 
@@ -81,7 +82,11 @@ def on_replace(task: Any, sig: Any) -> Any:
 
 
 def add_to_chord(task: Any, sig: Any, lazy: bool = False) -> Any:
-    """Add a call to the header of the chord that the current one is in."""
+    """Add a call to the header of the chord that the current one is in.
+
+    It is enqueued with the outcome of the current call, so that a retry does not add it twice. With
+    `lazy` the chord waits for it from now on, and the caller has to send it.
+    """
     request = task.request
     if not request.chord:
         raise ValueError("Current task is not member of any chord")
@@ -90,7 +95,17 @@ def add_to_chord(task: Any, sig: Any, lazy: bool = False) -> Any:
         group_index=request.group_index,
         chord=request.chord,
         root_id=request.root_id,
+        ignore_result=False,  # the body needs it, whatever the task says
     )
     result = sig.freeze()
-    task.backend.add_to_chord(request.group, result)
-    return sig if lazy else sig.delay()
+    run = running.current(request.id)
+    if lazy or run is None:
+        task.backend.add_to_chord(request.group, result)
+        return sig if lazy else sig.delay()
+    with running.collecting() as jobs:
+        sent = sig.delay()
+    ends = inputs.flat(inputs.of(result))
+    run.follow_ups.extend(
+        job._replace(joins=(request.id,)) if job.id in ends else job for job in jobs
+    )
+    return sent

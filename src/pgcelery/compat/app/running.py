@@ -14,7 +14,7 @@ from typing import Any
 
 from pgcelery.engine import NewJob
 
-__all__ = ("Running", "collecting", "current", "divert")
+__all__ = ("Running", "collecting", "current", "divert", "is_collecting")
 
 
 @dataclass(slots=True)
@@ -67,6 +67,11 @@ def collecting() -> Iterator[Collected]:
         yield jobs
     finally:
         _collected.reset(token)
+
+
+def is_collecting() -> bool:
+    """Whether what this thread sends is kept for later."""
+    return _collected.get() is not None
 
 
 def divert(jobs: list[NewJob], conn: Any = None) -> list[NewJob]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from kombu.utils.functional import maybe_list, retry_over_time
 
 from pgcelery.compat import signals
 from pgcelery.compat._state import get_current_worker_task
+from pgcelery.compat.app import sentevents
 from pgcelery.compat.app.connections import driver_connection
 from pgcelery.compat.app.envelope import (
     Envelope,
@@ -148,6 +149,8 @@ def send_task(
         retry=outgoing.retry,
     )
     outgoing.announce()
+    if app.conf.task_send_sent_event:
+        sentevents.tell(app, outgoing)
     result = (result_cls or app.AsyncResult)(outgoing.task_id)
     result.ignored = ignore_result
     if add_to_parent:
@@ -245,7 +248,9 @@ def build(
     if headers:
         envelope.headers.update(headers)
     envelope.headers.update(waits)
-    shape = _shape(app, task_id, name, when, task_type, waits)._replace(**shares)
+    shape = _shape(app, task_id, name, when, task_type, waits)._replace(
+        awaited=bool(envelope.body[2].get("chord")), **shares
+    )
     return _address(app, shape, envelope, options)
 
 
@@ -264,7 +269,7 @@ def _shape(
         expires_at=when.expires_at,
         max_deliveries=MAX_DELIVERIES if late else 1,
         ttl_s=_ttl_s(app.conf.result_expires),
-        parents=inputs.flat(waits.get("chord_parents", ())),
+        parents=inputs.parents(waits),
     )
 
 
@@ -417,6 +422,7 @@ def insert(
     conn: Any = None,
     retry: bool | None = None,
     retry_policy: Mapping[str, Any] | None = None,
+    closes: str | None = None,
 ) -> None:
     """Insert jobs in one transaction, or keep them for the end of the run that sends them.
 
@@ -426,6 +432,7 @@ def insert(
         conn: A psycopg connection in whose transaction to insert; nothing is tried again then.
         retry: Whether to try again when the database is away; None asks the settings.
         retry_policy: How; None asks the settings.
+        closes: A latch of the engine that they close.
 
     Raises:
         kombu.exceptions.OperationalError: The database cannot be reached.
@@ -436,18 +443,28 @@ def insert(
         return
 
     def enqueue() -> set[str]:
-        existing: set[str] = app.engine.enqueue(jobs, conn=conn)
+        existing: set[str]
+        if closes is not None:
+            existing = app.engine.close_latch(closes, jobs)
+        else:
+            existing = app.engine.enqueue(jobs, conn=conn)
         return existing
 
-    try:
-        if conn is None and (app.conf.task_publish_retry if retry is None else retry):
-            existing = _retrying(enqueue, retry_policy or app.conf.task_publish_retry_policy)
-        else:
-            existing = enqueue()
-    except DatabaseUnavailable as exc:
-        raise OperationalError(str(exc)) from exc
+    if conn is None and (app.conf.task_publish_retry if retry is None else retry):
+        policy = retry_policy or app.conf.task_publish_retry_policy
+        existing = reached(_retrying, enqueue, policy)
+    else:
+        existing = reached(enqueue)
     for task_id in existing:
         logger.warning("Task %s was sent before: nothing was sent again.", task_id)
+
+
+def reached(call: Callable[..., Any], *args: Any) -> Any:
+    """Call, and raise what Celery's callers know when the database cannot be reached."""
+    try:
+        return call(*args)
+    except DatabaseUnavailable as exc:
+        raise OperationalError(str(exc)) from exc
 
 
 def _retrying(enqueue: Any, policy: Mapping[str, Any]) -> Any:

@@ -280,7 +280,10 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
         return self["_".join(part for part in parts if part)]
 
     def table(self, with_defaults: bool = False, censored: bool = True) -> dict[str, Any]:
-        """Give the settings as a dict, by default without secrets."""
+        """Give the settings as a dict, by default without secrets.
+
+        As in Celery, ``deprecated_settings`` is among them: the old names in use, with defaults.
+        """
         self.finalize()
         settings = self if with_defaults else self.without_defaults()
         shown = {
@@ -288,6 +291,7 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
             for key, value in settings.items()
             if not key.startswith("_") and not hasattr(dict, key)
         }
+        shown["deprecated_settings"] = settings.__dict__["deprecated_settings"]
         return filter_hidden_settings(shown) if censored else shown
 
     def humanize(self, with_defaults: bool = False, censored: bool = True) -> str:

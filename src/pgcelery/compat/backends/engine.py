@@ -13,7 +13,7 @@ from kombu.utils.functional import LRUCache
 from kombu.utils.url import maybe_sanitize_url
 
 from pgcelery.compat import states
-from pgcelery.compat._state import current_app
+from pgcelery.compat._state import current_app, get_current_worker_task
 from pgcelery.compat.backends.codec import Codec
 from pgcelery.compat.backends.retrying import retried
 from pgcelery.compat.backends.storing import Storing
@@ -24,7 +24,7 @@ from pgcelery.compat.exceptions import (
     TimeoutError,
     WorkerLostError,
 )
-from pgcelery.compat.result import result_from_tuple
+from pgcelery.compat.result import inputs, result_from_tuple
 from pgcelery.engine import State, StoredResult
 
 Meta = dict[str, Any]
@@ -278,8 +278,12 @@ class Backend(Storing, Waiting):
         """Raise NotImplementedError in a backend that has no chords; this one has."""
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:
-        """Refuse: the header of a chord is complete when it is sent."""
-        raise NotImplementedError("Backend does not support add_to_chord")
+        """Have the chord of the task that runs here wait for `result` too, yet to be sent."""
+        task = get_current_worker_task()
+        if task is None:
+            raise RuntimeError("A chord can only be added to by a task in its header")
+        ids = inputs.flat(inputs.of(result))
+        retried(self.app, self.app.engine.join, ids, task.request.id)
 
     def add_pending_result(self, result: Any, weak: bool = False) -> Any:
         """Give `result`: waiting needs no preparation."""

@@ -148,21 +148,24 @@ class Failing:
         """
         waited_for = headers["chord_parents"]
         ids = inputs.flat(waited_for)
-        rows = self.app.engine.results(ids)
+        rows, joined = self.app.engine.inputs(headers.get("id", ""), ids)
+        rows.update((task_id, row) for task_id, row in joined.items() if row is not None)
         values = {}
-        for task_id in ids:
+        for task_id in (*ids, *joined):
             meta = self._meta_of(rows.get(task_id))
             values[task_id] = cause = meta["result"]
             if meta["status"] in states.PROPAGATE_STATES:
                 if isinstance(waited_for, str) or headers.get("chord_member"):
                     raise cause
                 reason = f"Dependency {task_id} raised {cause!r}"
-                raise _create_chord_error_with_cause(reason, cause)
+                error = _create_chord_error_with_cause(reason, cause)
+                error.dependency = task_id
+                raise error
             if task_id not in rows:
                 raise ChordError(f"The result of dependency {task_id} no longer exists")
             if meta["status"] not in states.READY_STATES:
                 raise Ignore(f"Dependency {task_id} was ignored")
-        return inputs.fill(args, headers, values.__getitem__)
+        return inputs.fill(args, headers, values.__getitem__, joined)
 
     def chord_error_from_stack(self, callback: Any, exc: Any = None) -> Any:
         """Fail the body of a chord, with all that follows it, and call its error links.

@@ -16,7 +16,7 @@ from kombu.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
 from pgcelery.compat._state import current_app
-from pgcelery.compat.canvas import kinds, outbox
+from pgcelery.compat.canvas import drawing, kinds, outbox
 from pgcelery.compat.canvas.callbacks import RUN_OPTIONS, add_callbacks
 from pgcelery.compat.canvas.chains import chain, current_root_id
 from pgcelery.compat.canvas.groups import group
@@ -67,6 +67,9 @@ class _chord(Signature):
 
     tasks: Any = getitem_property("kwargs.header", "Members of the header, or the header.")
     body: Any = getitem_property("kwargs.body", "The body.")
+
+    #: whether its calls have ids, and whether those were used: each sending is a run of its own
+    _frozen = _sent = False
 
     @classmethod
     def from_dict(cls, d: dict[str, Any], app: Any = None) -> Any:
@@ -122,6 +125,7 @@ class _chord(Signature):
             self.tasks = group(self.tasks, app=self.app)
         header_result = self.tasks.freeze(parent_id=parent_id, root_id=root_id, chord=self.body)
         self.id = self.tasks.id
+        self._frozen = True
         if self.body is None:
             return None
         body_result = self.body.freeze(
@@ -186,6 +190,8 @@ class _chord(Signature):
         body = body.clone(**_body_options(options))
         app = self._get_app(body)
         tasks = self._header_copy(app)
+        if self._sent:
+            tasks, body = _anew(tasks), _anew(body)
         if app.conf.task_always_eager:
             body = add_callbacks(body, {**self.options, **callbacks})
             with allow_join_result():
@@ -195,10 +201,12 @@ class _chord(Signature):
             merged.pop(key, None)
         own_id = merged.pop("task_id", None)
         header_delay = {key: value for key, value in delay.items() if value is not None}
-        return self.run(
+        result = self.run(
             tasks, body, args, task_id=task_id or own_id, kwargs=kwargs,
             header_delay=header_delay, **waits, **merged,
         )  # fmt: skip
+        self._sent = self._frozen
+        return result
 
     def _header_copy(self, app: Any) -> Any:
         """Give the header as a group that freezing may change."""
@@ -283,15 +291,19 @@ class _chord(Signature):
         for key in ("chain", "chord", "task_id"):
             options.pop(key, None)
         header.options["task_id"] = group_id
-        frozen = header._freeze_group_tasks(group_id=group_id, chord=body, root_id=root_id)
+        # The body needs the results, whatever the tasks say.
+        given = {**options, **delay, **waits, "task_id": group_id, "ignore_result": False}
+        place = {"group_id": group_id, "chord": body, "root_id": root_id}
+        if drawing.is_slow(header, options):
+            body_result.parent = self._send_drawn(app, header, place, partial_args, kwargs, given)
+            return body_result
+        frozen = header._freeze_group_tasks(**place)
         if header.tasks:
             app.backend.apply_chord(frozen, body)
         with outbox.together(app):
             if header.tasks:
-                # The body needs the results, whatever the tasks say.
-                given = {**options, **delay, **waits, "task_id": group_id, "ignore_result": False}
                 body_result.parent = header.apply_async(partial_args, kwargs, **given)
-                self._send_body(body, [inputs.of(result) for result in frozen[1]])
+                self._send_body(body, frozen[1])
             else:
                 body_result.parent = app.GroupResult(*frozen)
                 if waits:
@@ -299,9 +311,39 @@ class _chord(Signature):
                 body.apply_async(([],), **waits)
         return body_result
 
-    def _send_body(self, body: Any, header_ids: list[Any]) -> None:
+    def _send_drawn(
+        self,
+        app: Any,
+        header: Any,
+        place: dict[str, Any],
+        partial_args: Any,
+        kwargs: Any,
+        given: dict[str, Any],
+    ) -> Any:
+        """Send the header as it is drawn, then the body; gives the header's result."""
+        body = place["chord"]
+        add_to_parent = given.pop("add_to_parent", True)
+
+        def send_members(part: Any) -> Any:
+            frozen = part._freeze_group_tasks(**place)
+            part.apply_async(partial_args, kwargs, add_to_parent=False, **given)
+            return frozen[1]
+
+        def send_body(results: list[Any], latch: str) -> None:
+            app.backend.apply_chord((place["group_id"], results), body)
+            self._send_body(body, results, chord_latch=latch)
+
+        results = drawing.send(app, header, send_members, send_body)
+        result = app.GroupResult(place["group_id"], results)
+        parent_task = app.current_worker_task
+        if add_to_parent and parent_task:
+            parent_task.add_trail(result)
+        return result
+
+    def _send_body(self, body: Any, header_results: list[Any], **waits: Any) -> None:
+        header_ids = [inputs.of(result) for result in header_results]
         ids = inputs.flat(header_ids)
-        waits: dict[str, Any] = {"chord_parents": header_ids, "parent_id": ids[-1]}
+        waits.update(chord_parents=header_ids, parent_id=ids[-1])
         if kinds.is_group(body):
             waits["chord_member"] = True
         if not body.options.get("root_id"):
@@ -405,6 +447,20 @@ def _hang(result: Any, parent: Any) -> None:
             node.parent = parent
             return
         node = node.parent
+
+
+def _anew(sig: Any) -> Any:
+    """Copy a signature without the ids that freezing gave to it and to what it is made of."""
+    copy = sig.clone()
+    for key in RUN_OPTIONS - {"link", "link_error"}:
+        copy.options.pop(key, None)
+    if kinds.is_chord(copy):
+        tasks = copy.tasks
+        copy.tasks = _anew(tasks) if kinds.is_group(tasks) else [_anew(task) for task in tasks]
+        copy.body = copy.body and _anew(copy.body)
+    elif kinds.is_group(copy) or kinds.is_chain(copy):
+        copy.tasks = [_anew(task) for task in copy.tasks]
+    return copy
 
 
 def _body_options(options: dict[str, Any]) -> dict[str, Any]:

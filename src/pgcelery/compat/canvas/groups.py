@@ -34,6 +34,9 @@ class group(Signature):
 
     tasks: Any = getitem_property("kwargs.tasks", "Members of the group.")
 
+    #: ``group_index`` of the first member; not 0 in a later part of a group that is sent in parts
+    first_index = 0
+
     @classmethod
     def from_dict(cls, d: dict[str, Any], app: Any = None) -> Any:
         """Make the group that `d` says; its members are made signatures in `d` itself."""
@@ -174,7 +177,7 @@ class group(Signature):
         freeze: bool = True,
     ) -> Iterator[tuple[Any, Any, str]]:
         """Iterate over copies of the members, flat, with their results (None unless `freeze`)."""
-        for index, member in enumerate(tasks):
+        for index, member in enumerate(tasks, self.first_index):
             if isinstance(member, Signature):
                 task = member.clone()
             else:
@@ -242,7 +245,7 @@ class group(Signature):
                 group_id=group_id, chord=chord, root_id=root_id, parent_id=parent_id,
                 group_index=index,
             )
-            for index, task in enumerate(members)
+            for index, task in enumerate(members, self.first_index)
         ]  # fmt: skip
         self._set_tasks(members)
         return gid, results

@@ -13,8 +13,10 @@ from pgcelery.compat.app import sending
 def together(app: Any) -> Iterator[None]:
     """Insert all calls sent in this block at its end, at once; none if it raises.
 
-    Inside another such block, or where calls are collected for a task's end, they join those.
+    Inside another such block, or where calls are collected for a task's end, they join those. Ids
+    that were frozen and have been used run again: another workflow is another use.
     """
     with sending.collecting() as jobs:
         yield
+    jobs[:] = [job._replace(again=True) for job in jobs]
     sending.insert(app, jobs)

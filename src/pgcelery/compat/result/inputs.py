@@ -5,12 +5,13 @@ whose result is its first argument, or a (nested) list of ids when that argument
 becomes the message header of that name, and the flat ids become the job's parents. The argument's
 place is held by `SLOT`, so that the call has as many arguments as it will have.
 ``chord_immutable`` says that it only waits and takes no argument; ``chord_member`` that it is one
-of a group that is a chord's body, which fails with the header's own error. Pure.
+of a group that is a chord's body, which fails with the header's own error; ``chord_latch`` that the
+ids joined this latch of the engine, which is the one parent. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 #: An id, or a list of these.
@@ -20,7 +21,7 @@ Inputs = Any
 SLOT = None
 
 #: Options of `apply_async` that are about this.
-OPTIONS = ("chord_parents", "chord_immutable", "chord_member")
+OPTIONS = ("chord_parents", "chord_immutable", "chord_member", "chord_latch")
 
 
 def of(result: Any) -> Inputs:
@@ -42,6 +43,12 @@ def flat(inputs: Inputs) -> tuple[str, ...]:
     return tuple(found)
 
 
+def parents(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say which jobs a call with these options waits for."""
+    latch = options.get("chord_latch")
+    return flat(options.get("chord_parents", ())) if latch is None else (latch,)
+
+
 def build(inputs: Inputs, value_of: Callable[[str], Any]) -> Any:
     """Make the value: each id replaced by ``value_of(id)``."""
     if isinstance(inputs, str):
@@ -54,14 +61,23 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options.pop(key) for key in OPTIONS if key in options}
 
 
-def fill(args: Any, headers: Mapping[str, Any], value_of: Callable[[str], Any]) -> tuple[Any, ...]:
+def fill(
+    args: Any,
+    headers: Mapping[str, Any],
+    value_of: Callable[[str], Any],
+    joined: Iterable[str] = (),
+) -> tuple[Any, ...]:
     """Give the arguments of a call whose parents have ended.
 
     Args:
         args: Those it was sent with.
         headers: Its message headers.
         value_of: Gives the result of a parent.
+        joined: Parents it got since; their values come last in the list.
     """
     if headers.get("chord_immutable"):
         return tuple(args)
-    return (build(headers["chord_parents"], value_of), *args[1:])
+    value = build(headers["chord_parents"], value_of)
+    if not isinstance(headers["chord_parents"], str):
+        value += [value_of(task_id) for task_id in joined]
+    return (value, *args[1:])

@@ -15,9 +15,6 @@ from pgcelery.compat.utils.time import localize, subtract_datetimes, timezone
 
 __all__ = ("solar",)
 
-#: Days without the event after which the search ends: once around the sun.
-_MOST_DAYS = 366
-
 
 class _Event(NamedTuple):
     horizon: str  #: degrees at which the sun is said to rise or set
@@ -52,6 +49,9 @@ class solar(BaseSchedule):
         ImproperlyConfigured: There is no ephem.
         ValueError: An event or a place that does not exist.
     """
+
+    #: days without the event after which the search ends: once around the sun
+    max_search_days = 366
 
     def __init__(self, event: str, lat: float, lon: float, **kwargs: Any) -> None:
         try:
@@ -93,7 +93,7 @@ class solar(BaseSchedule):
     def _next_event(self, start: Any) -> Any:
         sun = self.ephem.Sun()
         options = {"use_center": True} if self.use_center else {}
-        for _ in range(_MOST_DAYS):
+        for _ in range(self.max_search_days):
             try:
                 return getattr(self.cal, self.method)(sun, start=start, **options)
             except self.ephem.CircumpolarError:

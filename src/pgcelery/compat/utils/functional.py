@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 from collections import UserList
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -167,6 +168,7 @@ class _regen(UserList, list):  # type: ignore[misc, type-arg]
         self._source = iter(it)
         self._drawn: list[Any] = []
         self._done = False
+        self._spent_s = 0.0
 
     def __reduce__(self) -> Any:
         return list, (self.data,)
@@ -178,11 +180,19 @@ class _regen(UserList, list):  # type: ignore[misc, type-arg]
     def _draw(self, count: int) -> bool:
         """Have `count` items drawn; False if there are not so many."""
         while len(self._drawn) < count and not self._done:
+            begun = time.monotonic()
             try:
                 self._drawn.append(next(self._source))
             except StopIteration:
                 self._done = True
+            self._spent_s += time.monotonic() - begun
         return len(self._drawn) >= count
+
+    def draw_for(self, seconds: float) -> bool:
+        """Have items drawn until that has taken so long in all; whether there are no more."""
+        while not self._done and self._spent_s < seconds:
+            self._draw(len(self._drawn) + 1)
+        return self._done
 
     def map(self, func: Callable[[Any], Any]) -> None:
         """Apply `func` to the items, to those not drawn yet when they are."""

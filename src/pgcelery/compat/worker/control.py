@@ -216,9 +216,10 @@ def election(state: State, id: str, topic: str, action: Any = None, **kwargs: An
 def enable_events(state: State, **kwargs: Any) -> Any:
     """Tell worker(s) to send task-related events."""
     groups = state.consumer.event_dispatcher.groups
-    if "task" in groups:
+    if not groups or "task" in groups:
         return ok("task events already enabled")
     groups.add("task")
+    _wake_heart(state)
     logger.info("Events of group {task} enabled by remote.")
     return ok("task events enabled")
 
@@ -239,6 +240,13 @@ def heartbeat(state: State, **kwargs: Any) -> None:
     """Tell worker(s) to send event heartbeat immediately."""
     logger.debug("Heartbeat requested by remote.")
     state.consumer.event_dispatcher.send("worker-heartbeat", freq=5, **worker_state.SOFTWARE_INFO)
+    _wake_heart(state)
+
+
+def _wake_heart(state: State) -> None:
+    heart = getattr(state.consumer, "heart", None)
+    if heart is not None:
+        heart.wake()
 
 
 @inspect_command(visible=False)

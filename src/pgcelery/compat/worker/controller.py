@@ -19,18 +19,20 @@ from kombu.common import Broadcast
 
 from pgcelery.compat import bootsteps, concurrency, signals
 from pgcelery.compat.app.amqp import broadcast_queue_name
+from pgcelery.compat.beat import EmbeddedService
 from pgcelery.compat.concurrency.base import BasePool, PoolOptions
 from pgcelery.compat.exceptions import ImproperlyConfigured, WorkerTerminate
 from pgcelery.compat.platforms import EX_FAILURE, Pidfile, create_pidlock
 from pgcelery.compat.utils.log import mlevel
 from pgcelery.compat.utils.nodenames import default_nodename, worker_direct
 from pgcelery.compat.utils.sysinfo import available_cpu_count, cpu_budget, is_auto_concurrency
+from pgcelery.compat.utils.timer2 import Timer
 from pgcelery.compat.worker import state, statistics
 from pgcelery.compat.worker.consumer import Consumer
 from pgcelery.compat.worker.pidbox import Pidbox
 from pgcelery.compat.worker.request import Request
 from pgcelery.compat.worker.strategy import NodeHandler
-from pgcelery.compat.worker.timer import Timer
+from pgcelery.compat.worker.taskevents import TaskEvents
 from pgcelery.engine import EngineConfig, EngineError, Job, Worker
 from pgcelery.engine.pool import SoloPool
 
@@ -60,6 +62,8 @@ class WorkController:
     pidlock: Pidfile | None = None
     blueprint: bootsteps.Blueprint
     exitcode: int | None = None
+    #: the process that sends periodic tasks, of ``-B``
+    beat: Any = None
     #: autoscaling is not done
     autoscaler: Any = None
     autoscale: Any = None
@@ -151,10 +155,19 @@ class WorkController:
         pidfile: str | None = None,
         include: Any = None,
         exclude_queues: Any = None,
+        beat: bool = False,
+        schedule_filename: str | None = None,
+        scheduler: Any = None,
         **kwargs: Any,
     ) -> None:
         """Choose queues, import modules, size the pool, create the steps."""
         self.pidfile = pidfile
+        if beat:
+            self.beat = EmbeddedService(
+                self.app,
+                schedule_filename=schedule_filename,
+                scheduler_cls=self.app.either("beat_scheduler", scheduler),
+            )
         self.setup_queues(queues, exclude_queues)
         self.setup_includes(_as_list(include))
         self.loglevel = mlevel(self.loglevel)
@@ -264,10 +277,13 @@ class WorkController:
 
     def _run(self) -> None:
         self.on_start()
+        if self.beat is not None:
+            self.beat.start()
         if self._concurrency_note:
             logger.info(*self._concurrency_note)
         handler = NodeHandler(self.app, hostname=self.hostname)
         handler.consumer = self.consumer
+        handler.events = TaskEvents(self)
         self.handler = handler
         self.pool = self.pool_cls.build(
             PoolOptions(
@@ -287,6 +303,7 @@ class WorkController:
             on_control=Pidbox(self).on_message
             if self.app.conf.worker_enable_remote_control
             else None,
+            on_beat=self.consumer.on_beat,
         )
         self.node.ready = _Announced(self._ready)
         if isinstance(self.pool, SoloPool):
@@ -327,10 +344,12 @@ class WorkController:
 
     def _ready(self) -> None:
         self.blueprint.start(self)
+        self.consumer.start()
         self.ready_callback(self.consumer)
 
     def _finish(self) -> None:
-        for stop in (self.on_close, self._stop_steps, self.on_stopped):
+        steps = (self._stop_beat, self.on_close, self._stop_steps)
+        for stop in (*steps, self.consumer.stop, self.on_stopped):
             try:
                 stop()
             except Exception:
@@ -340,6 +359,10 @@ class WorkController:
         state.reserved_requests.clear()
         state.requests.clear()
         signals.worker_shutdown.send(sender=self)
+
+    def _stop_beat(self) -> None:
+        if self.beat is not None:
+            self.beat.stop()
 
     def _stop_steps(self) -> None:
         self.blueprint.close(self)

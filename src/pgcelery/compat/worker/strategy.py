@@ -14,6 +14,7 @@ from pgcelery.compat.app.handler import TaskHandler
 from pgcelery.compat.message import decode, encode
 from pgcelery.compat.worker import state
 from pgcelery.compat.worker.request import Request
+from pgcelery.compat.worker.taskevents import TaskEvents
 from pgcelery.engine import Job, Lost, Outcome, Run, State
 
 __all__ = ("LOG_RECEIVED", "NodeHandler")
@@ -32,9 +33,11 @@ class NodeHandler(TaskHandler):
     Attributes:
         consumer: Sender of ``task_received``.
         time_limits: ``{task name: (hard, soft)}`` as set by remote control.
+        events: Sends the events of tasks; None sends none.
     """
 
     consumer: Any = None
+    events: TaskEvents | None = None
 
     def __init__(self, app: Any, *, hostname: str, **options: Any) -> None:
         super().__init__(app, hostname=hostname, **options)
@@ -48,13 +51,18 @@ class NodeHandler(TaskHandler):
         """
         super().received(jobs)
         tasks = self.app.tasks
+        events = self.events if self.events is not None and self.events.on else None
         for index, job in enumerate(jobs):
             if job.name not in tasks:
+                if events is not None:
+                    events.unknown(job.id, job.name)
                 continue
             request = Request(job=job, app=self.app, hostname=self.hostname)
             state.task_reserved(request)
             if not job.parent_failed:
                 self._announce(request)
+                if events is not None:
+                    events.received(request)
             if state.revoked_stamps and request.revoked_by_stamp():
                 jobs[index] = job._replace(payload=_REVOKED + job.payload)
             elif job.name in self.time_limits:
@@ -78,21 +86,29 @@ class NodeHandler(TaskHandler):
 
     def finished(self, outcome: Outcome) -> None:
         """Note that a task has ended here."""
-        self._forget(outcome)
+        request = self._forget(outcome)
+        if self.events is not None and self.events.on:
+            if request is None:
+                self.events.ended_unseen(outcome)
+            else:
+                self.events.ended(request, outcome)
         super().finished(outcome)
 
     def late(self, outcome: Outcome, reason: str) -> None:
         """Note that a task has ended here, without effect."""
         self._forget(outcome)
+        if self.events is not None:
+            self.events.forget(outcome.id)
         super().late(outcome, reason)
 
-    def _forget(self, outcome: Outcome) -> None:
-        request = state.requests.get(outcome.id)
+    def _forget(self, outcome: Outcome) -> Request | None:
+        request: Request | None = state.requests.get(outcome.id)
         if request is None:
-            return
+            return None
         if outcome.state is not State.AVAILABLE:
             state.task_accepted(request)
         state.task_ready(request, successful=outcome.state is State.COMPLETED)
+        return request
 
 
 class _RevokedRun:

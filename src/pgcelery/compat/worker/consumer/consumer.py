@@ -6,11 +6,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pgcelery.compat.events import EventDispatcher
+from pgcelery.compat import signals
+from pgcelery.compat.worker import state
+from pgcelery.compat.worker.heartbeat import Heart
 
 __all__ = ("Consumer", "TaskConsumer")
 
 logger = logging.getLogger("celery.worker.consumer.consumer")
+
+_LAST_EVENTS_S = 1.0  # what the worker's end waits for
 
 
 class TaskConsumer:
@@ -39,7 +43,8 @@ class Consumer:
     Attributes:
         controller: The `WorkController`.
         timer: Calls functions later.
-        event_dispatcher: Takes events; sends none.
+        event_dispatcher: Sends the worker's events.
+        heart: Sends its heartbeats; None with ``--without-heartbeat``.
         on_task_message: Kept for steps that add to it; nothing is called.
         gossip: None: workers do not talk among themselves.
     """
@@ -55,11 +60,42 @@ class Consumer:
         self.hostname: str = controller.hostname
         self.timer = controller.timer
         self.task_consumer = TaskConsumer(self.app)
-        self.event_dispatcher = EventDispatcher(hostname=self.hostname, app=self.app)
+        self.event_dispatcher: Any = self.app.events.Dispatcher(
+            hostname=self.hostname, groups=None if controller.task_events else ["worker"]
+        )
+        self.heart: Heart | None = None
+        if not controller.options.get("without_heartbeat"):
+            self.heart = Heart(
+                self.timer,
+                self.event_dispatcher,
+                controller.heartbeat_interval,
+                active=self._count_active,
+            )
         self.on_task_message: set[Callable[..., Any]] = set()
         self.task_buckets = {}
         self.disable_rate_limits: bool = controller.disable_rate_limits
         self.initial_prefetch_count: int = controller.prefetch_count
+
+    def _count_active(self) -> int:
+        # From any thread; what is taken is begun within milliseconds.
+        size = self.pool.size if self.pool is not None else 0
+        return min(len(state.reserved_requests), size)
+
+    def start(self) -> None:
+        """Say that the worker is there."""
+        if self.heart is not None:
+            self.heart.start()
+
+    def stop(self) -> None:
+        """Say that it goes."""
+        if self.heart is not None:
+            self.heart.stop()
+        self.app.event_writer.flush(_LAST_EVENTS_S)
+
+    def on_beat(self) -> None:
+        """Tell the receivers of ``heartbeat_sent`` that the worker's lease was renewed."""
+        if signals.heartbeat_sent.receivers:
+            signals.heartbeat_sent.send(sender=self.heart)
 
     @property
     def pool(self) -> Any:

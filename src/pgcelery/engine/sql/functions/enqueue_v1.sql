@@ -2,7 +2,8 @@
 -- scheduled, what has parents a node; what has a key is scheduled for now, see admit_v1. A parked id
 -- is taken over: who waits for it goes on waiting. An id that exists is left alone; those ids are returned.
 -- Parents must be enqueued in the same call, or be an open latch: only then can none of them have
--- ended already. An edge to a child of no job in this call is for join_v1.
+-- ended already. An edge to a child of no job in this call is for join_v1. Bit 64 of the flags says
+-- that an id whose run has ended runs anew, unless its payload shows that this is the same send.
 create or replace function pgcelery.enqueue_v1(
     ids text[], queue_ids integer[], priorities smallint[], names text[], payloads bytea[],
     due_ats timestamptz[], delays double precision[], expiries timestamptz[],
@@ -17,6 +18,21 @@ declare
     created text[];
     hung integer;
 begin
+    if exists (select from unnest(flags) as u(flag) where u.flag & 64 = 64) then
+        with ended as (
+            delete from pgcelery.results s
+            using unnest(ids, flags, payloads) as g(id, flag, payload)
+            left join pgcelery.jobs j on j.id = g.id
+            where s.id = g.id and g.flag & 64 = 64 and s.finished_at is not null
+              and (j.id is null or (s.token is not null and j.payload <> g.payload))
+            returning s.id
+        )
+        update pgcelery.jobs j
+        set parked = true, joined = null
+        from ended e
+        where j.id = e.id;
+    end if;
+
     with given as (
         select *
         from unnest(ids, queue_ids, priorities, names, payloads, due_ats, delays, expiries,
@@ -32,7 +48,8 @@ begin
                     when g.key is not null then coalesce(g.due_at, now())
                     else g.due_at end,
                case when g.parents > 0 then g.delay_s end,
-               g.expires_at, g.max_deliveries, g.ttl_s, g.parents, g.flags, g.key, g.key_limit
+               g.expires_at, g.max_deliveries, g.ttl_s, g.parents, g.flags & 3, g.key,
+               g.key_limit
         from given g
         order by g.place
         on conflict (id) do update

@@ -1,4 +1,4 @@
-"""A thread that calls functions at their time: ``worker.timer``.
+"""A thread that calls functions at their time; ``worker.timer`` is one.
 
 Source: Celery 5.7, ``celery.utils.timer2`` (methods that steps and custom commands use).
 """

@@ -1,0 +1,1 @@
+from pgcelery.compat.apps.beat import *  # noqa: F403

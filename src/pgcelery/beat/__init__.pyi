@@ -1,0 +1,1 @@
+from pgcelery.compat.beat import *  # noqa: F403

@@ -1,0 +1,2 @@
+-- Whether anybody listens.
+select exists (select from pgcelery.listeners l where l.until > now());

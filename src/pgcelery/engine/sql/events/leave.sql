@@ -1,0 +1,2 @@
+-- Listen no more.
+delete from pgcelery.listeners where id = %(id)s;

@@ -1,0 +1,1 @@
+from pgcelery.compat.events.dispatcher import *  # noqa: F403

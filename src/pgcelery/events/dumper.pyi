@@ -1,0 +1,1 @@
+from pgcelery.compat.events.dumper import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.events.event import *  # noqa: F403

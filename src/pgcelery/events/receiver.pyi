@@ -1,0 +1,1 @@
+from pgcelery.compat.events.receiver import *  # noqa: F403

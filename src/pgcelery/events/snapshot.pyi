@@ -1,0 +1,1 @@
+from pgcelery.compat.events.snapshot import *  # noqa: F403

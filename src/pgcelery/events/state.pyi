@@ -1,0 +1,1 @@
+from pgcelery.compat.events.state import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.schedules import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.utils.timer2 import *  # noqa: F403

@@ -1,0 +1,1 @@
+from pgcelery.compat.worker.heartbeat import *  # noqa: F403
