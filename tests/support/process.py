@@ -48,7 +48,7 @@ class Process:
         """All that it has said so far, on both streams."""
         return self.output_path.read_text("utf-8", errors="replace")
 
-    def wait_for_output(self, pattern: str, timeout_s: float = 10) -> re.Match[str]:
+    def wait_for_output(self, pattern: str, timeout_s: float = 30) -> re.Match[str]:
         """Wait until the output matches; fails at once if the process ends without it."""
 
         def search() -> re.Match[str] | None:
@@ -62,7 +62,7 @@ class Process:
         assert found is not None
         return found
 
-    def wait(self, timeout_s: float = 10) -> int:
+    def wait(self, timeout_s: float = 30) -> int:
         """Wait for its end; returns the exit code, -N for signal N."""
         wait_for(
             lambda: self.popen.poll() is not None, timeout_s, lambda: f"runs on: {self._story()}"

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def wait_for(
-    predicate: Callable[[], T], timeout_s: float = 10, message: str | Callable[[], str] = ""
+    predicate: Callable[[], T], timeout_s: float = 20, message: str | Callable[[], str] = ""
 ) -> T:
     """Call the predicate until it returns something true, and return that.
 

@@ -48,7 +48,7 @@ class NewJob(NamedTuple):
         key: What it shares slots with, at most 255 characters; None for no limit.
         key_limit: How many jobs of its key may be claimed at once; a key's newest job decides.
         joins: Ids of open latches, or of waiting jobs, which are to wait for this one too; for a
-            job that has not ended, whoever waits for that does.
+            job that has not ended, whoever waits for that does. None of them in the same call.
         awaited: Others will wait for it that are not enqueued with it; implied by `joins`.
         again: If its id has been used by a run that has ended, it runs anew, and what that left is
             forgotten; but the same id with the same payload is the same job.

@@ -112,7 +112,7 @@ class State:
     ) -> CallableDefaultdict:
         index = CallableDefaultdict(fun, WeakSet)
         for name, members in (ids or {}).items():
-            index[name] = WeakSet(self.tasks[id] for id in members if id in self.tasks)
+            index[name] = WeakSet(peek(self.tasks, id) for id in members if id in self.tasks)
         return index
 
     # -- taking in
