@@ -19,3 +19,15 @@ app.conf.broker_connection_retry_on_startup = True
 def noop(i: int) -> int:
     """Say that it ran."""
     return mark(i)
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    """Member of the big chord: too many to have a slot each."""
+    return x + y
+
+
+@app.task
+def total(values: list[int]) -> int:
+    """Body of the chords."""
+    return sum(values)

@@ -6,9 +6,10 @@ lost, or a worker that dies, ends the run with an error: there is no number for 
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -30,6 +31,12 @@ class Sizes:
     slow_rate: int = 100  #: tasks sent at 20/s
     fast_rate: int = 3000  #: tasks sent at 500/s
     eta: int = 100_000
+    canvas_warm: int = 5  #: workflows that are not counted
+    canvas: int = 30  #: workflows that are
+    chain: int = 10  #: steps
+    group: int = 100  #: members
+    chord: int = 100  #: members of the header
+    big_chord: int = 100_000
 
     def of(self, peer: Peer, sizes: dict[str, int] | None, default: int) -> int:
         """A size that differs between the peers, so that each runs for some seconds."""
@@ -124,7 +131,61 @@ def eta(lab: Lab, peer: Peer) -> Values:
     return values
 
 
-PHASES: dict[str, Phase] = {f.__name__: f for f in (enqueue, drain, latency, eta)}
+def chain(lab: Lab, peer: Peer) -> Values:
+    """An idle worker, one chain after the other: until the caller has the last step's result."""
+    return _canvas(lab, peer, "chain", lab.sizes.chain)
+
+
+def group(lab: Lab, peer: Peer) -> Values:
+    """An idle worker, one group after the other: until the caller has all results."""
+    return _canvas(lab, peer, "group", lab.sizes.group)
+
+
+def chord(lab: Lab, peer: Peer) -> Values:
+    """An idle worker, one chord after the other: until the caller has the body's result."""
+    return _canvas(lab, peer, "chord", lab.sizes.chord)
+
+
+def big_chord(lab: Lab, peer: Peer) -> Values:
+    """One chord that is large: seconds, and the most memory of producer and worker."""
+    size, timeout_s = lab.sizes.big_chord, 1800
+    with _warm_worker(lab, peer) as worker:
+        idle = worker.memory()
+        with worker.watched() as peak:
+            done = peer.produce("big_chord", size, timeout_s, timeout_s=timeout_s + 60)
+    return {
+        "big_members": size,
+        "big_sent": done["sent"],
+        "big_took": done["took"],
+        "big_producer": done["rss"],
+        "big_producer_growth": done["rss"] - done["rss_before"],
+        "big_rss": peak["rss"],
+        "big_pss": peak["pss"],
+        "big_pss_growth": peak["pss"] - idle[1],
+    }
+
+
+PHASES: dict[str, Phase] = {
+    f.__name__: f for f in (enqueue, drain, latency, eta, chain, group, chord, big_chord)
+}
+
+
+@contextlib.contextmanager
+def _warm_worker(lab: Lab, peer: Peer) -> Iterator[Worker]:
+    """An empty broker and a worker that has run some tasks and is idle."""
+    peer.reset()
+    lab.marks.clear()
+    with peer.worker() as worker:
+        peer.produce("enqueue", 0, lab.sizes.warm)
+        lab.marks.wait(0, lab.sizes.warm, 60, worker.alive)
+        time.sleep(1.5)
+        yield worker
+
+
+def _canvas(lab: Lab, peer: Peer, command: str, size: int) -> Values:
+    with _warm_worker(lab, peer):
+        took = peer.produce(command, size, lab.sizes.canvas_warm, lab.sizes.canvas)["took"]
+    return {command: _percentile(took, 50), f"{command}_p95": _percentile(took, 95)}
 
 
 def _fill(lab: Lab, peer: Peer, n: int, at: int = 0, reset: bool = True) -> None:

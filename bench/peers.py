@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,27 @@ class Worker:
         sizes = [p.memory_full_info() for p in self._tree()]
         rss = sum(m.rss for m in sizes) / 1e6
         return rss, sum(getattr(m, "pss", 0) for m in sizes) / 1e6
+
+    @contextlib.contextmanager
+    def watched(self, every_s: float = 0.1) -> Iterator[dict[str, float]]:
+        """The most `rss` and `pss` (as `memory()`) of the block, complete once it has ended."""
+        peak = {"rss": 0.0, "pss": 0.0}
+        ended = threading.Event()
+
+        def watch() -> None:
+            while True:
+                rss, pss = self.memory()
+                peak.update(rss=max(peak["rss"], rss), pss=max(peak["pss"], pss))
+                if ended.wait(every_s):
+                    return
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield peak
+        finally:
+            ended.set()
+            watcher.join()
 
     def cpu(self) -> float:
         """Seconds of CPU its processes have used."""

@@ -6,9 +6,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from bench.app import library, noop
+from bench.app import add, library, noop, total
 
 
 def enqueue(start: int, n: int) -> dict[str, Any]:
@@ -57,6 +58,68 @@ def results(start: int, n: int, rate: int) -> dict[str, Any]:
     return {"took": took}
 
 
+def chain(size: int, warm: int, n: int) -> dict[str, Any]:
+    """Chains of `size` tasks, each step given what the one before returned."""
+
+    def run() -> int:
+        steps = library.chain(noop.s(size), *(noop.s() for _ in range(size - 1)))
+        return int(steps.apply_async().get(timeout=60))
+
+    return _timed(run, size, warm, n)
+
+
+def group(size: int, warm: int, n: int) -> dict[str, Any]:
+    """Groups of `size` tasks."""
+
+    def run() -> list[int]:
+        return list(library.group(noop.s(i) for i in range(size)).apply_async().get(timeout=60))
+
+    return _timed(run, list(range(size)), warm, n)
+
+
+def chord(size: int, warm: int, n: int) -> dict[str, Any]:
+    """Chords of `size` tasks and a body that adds up what they return."""
+
+    def run() -> int:
+        return int(library.chord(noop.s(i) for i in range(size))(total.s()).get(timeout=60))
+
+    return _timed(run, sum(range(size)), warm, n)
+
+
+def big_chord(size: int, timeout_s: int) -> dict[str, Any]:
+    """One chord whose header comes from a generator."""
+    before, begin = _peak_rss(), time.perf_counter()
+    result = library.chord(add.s(i, i) for i in range(size))(total.s())
+    sent = time.perf_counter() - begin
+    value = result.get(timeout=timeout_s)
+    took = time.perf_counter() - begin
+    if value != size * (size - 1):
+        raise RuntimeError(f"the body returned {value!r}, not {size * (size - 1)}")
+    return {"sent": sent, "took": took, "rss_before": before, "rss": _peak_rss()}
+
+
+def _timed(run: Callable[[], Any], wanted: Any, warm: int, n: int) -> dict[str, Any]:
+    """Nanoseconds of `n` calls, one after the other, that follow `warm` uncounted ones."""
+    took = []
+    for k in range(warm + n):
+        begin = time.perf_counter_ns()
+        value = run()
+        if k >= warm:
+            took.append(time.perf_counter_ns() - begin)
+        if value != wanted:
+            raise RuntimeError(f"got {value!r}, not {wanted!r}")
+    return {"took": took}
+
+
+def _peak_rss() -> float:
+    """The most memory this process ever had, in MB (Linux only).
+
+    Not `getrusage`: its figure starts at what the process had that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
 def _pace(n: int, rate: int) -> Iterator[int]:
     begin = time.perf_counter() + 0.2
     for k in range(n):
@@ -67,7 +130,7 @@ def _pace(n: int, rate: int) -> Iterator[int]:
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
-    f.__name__: f for f in (enqueue, bulk, eta, paced, results)
+    f.__name__: f for f in (enqueue, bulk, eta, paced, results, chain, group, chord, big_chord)
 }
 
 if __name__ == "__main__":

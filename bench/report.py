@@ -16,6 +16,7 @@ class Measure(NamedTuple):
     title: str
     unit: str
     more_is_better: bool
+    speedup: bool = False  #: the ratio is theirs : ours, how many times faster
 
 
 MEASURES = {
@@ -44,7 +45,23 @@ MEASURES = {
     "eta_without_rss": Measure("  RSS of the worker, no backlog", "MB", False),
     "eta_with_rss": Measure("  RSS of the worker, backlog", "MB", False),
     "eta_growth": Measure("  memory the backlog costs", "MB", False),
+    "chain": Measure("chain of 10, until the last result, p50", "ms", False, True),
+    "chain_p95": Measure("chain of 10, until the last result, p95", "ms", False, True),
+    "group": Measure("group of 100, until all results, p50", "ms", False, True),
+    "group_p95": Measure("group of 100, until all results, p95", "ms", False, True),
+    "chord": Measure("chord of 100, until the body's result, p50", "ms", False, True),
+    "chord_p95": Measure("chord of 100, until the body's result, p95", "ms", False, True),
+    "big_members": Measure("big chord: members of the header", "", True),
+    "big_sent": Measure("  until it is sent", "s", False, True),
+    "big_took": Measure("  until the body's result", "s", False, True),
+    "big_producer": Measure("  RSS of the producer, peak", "MB", False),
+    "big_producer_growth": Measure("  memory it costs the producer", "MB", False),
+    "big_rss": Measure("  RSS of the worker, peak", "MB", False),
+    "big_pss": Measure("  PSS of the worker, peak", "MB", False),
+    "big_pss_growth": Measure("  memory it costs the worker, PSS", "MB", False),
 }
+#: what says nothing when divided
+NO_RATIO = {"others", "eta_kept", "eta_growth", "big_members"}
 
 
 class Results:
@@ -69,10 +86,12 @@ class Results:
         return statistics.median(values) if values else None
 
     def ratio(self, measure: str) -> float | None:
-        """Median of the same-round ratios, first peer : second peer."""
+        """Median of the same-round ratios, first peer : second peer; of a speedup, the inverse."""
         if len(self.peers) < 2:
             return None
         ours, theirs = (self.values[measure][peer] for peer in self.peers[:2])
+        if MEASURES[measure].speedup:
+            ours, theirs = theirs, ours
         pairs = [a / b for a, b in zip(ours, theirs, strict=False) if a is not None and b]
         return statistics.median(pairs) if pairs else None
 
@@ -90,9 +109,11 @@ class Results:
             if name not in self.values:
                 continue
             cells = [self._cell(name, peer) for peer in self.peers]
-            ratio = None if name in ("others", "eta_kept", "eta_growth") else self.ratio(name)
+            ratio = None if name in NO_RATIO else self.ratio(name)
             verdict = ""
-            if ratio is not None:
+            if ratio is not None and measure.speedup:
+                verdict = f"{ratio:.2f}x as fast"
+            elif ratio is not None:
                 better = ratio >= 1 if measure.more_is_better else ratio <= 1
                 verdict = f"{ratio:.2f}x {'better' if better else 'worse'}"
             yield [measure.title, measure.unit, *cells, verdict]
@@ -117,6 +138,10 @@ class Results:
         drained = self.ratio("drain") if "drain" in self.values else None
         if drained is not None:
             yield drained >= 2, f"drain is {drained:.2f}x Celery's, wanted at least 2x"
+        for name in ("chain", "chord"):
+            faster = self.ratio(name) if name in self.values else None
+            if faster is not None:
+                yield faster >= 3, f"a {name} is {faster:.2f}x as fast as Celery's, wanted 3x"
         for name, limit, above, text in (
             ("lat20", 5.0, False, "enqueue to start at 20/s, p50, is {:.2f} ms, wanted below 5"),
             (
