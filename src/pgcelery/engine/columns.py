@@ -24,6 +24,7 @@ MAX_NAME = 255
 HAS_CHILDREN = 1  #: bit of a job's flags: others wait for it
 HAS_KEY = 2  #: bit of a job's flags: it needs a slot of its key
 RUNS_AGAIN = 64  #: bit of what is enqueued, not kept: `NewJob.again`
+LEADS = 128  #: bit of a job's flags: `NewJob.leads`
 
 
 def check_name(what: str, value: str) -> str:
@@ -64,6 +65,8 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
         raise InvalidJob(f"priority {job.priority} is not within 0 to 32767")
     if job.max_deliveries < 1:
         raise InvalidJob("max_deliveries must be at least 1")
+    if job.workflow is not None:
+        check_name("workflow", job.workflow)
     if job.key is not None:
         check_name("key", job.key)
         if job.key_limit < 1:
@@ -74,11 +77,11 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
 
 
 def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
-    """Turn checked jobs into the sixteen array arguments of ``enqueue_v1``, in its order."""
+    """Turn checked jobs into the eighteen array arguments of ``enqueue_v2``, in its order."""
     edges = [(parent, job.id) for job in jobs for parent in job.parents]
     edges += [(job.id, place) for job in jobs for place in job.joins]
     waited_for = frozenset(parent for parent, _ in edges)
-    if len(jobs) == 1 and not edges and jobs[0].due_at is None and jobs[0].expires_at is None:
+    if len(jobs) == 1 and not edges and _is_plain(jobs[0]):
         rest = _rest_of_one(jobs[0]._replace(id="", payload=b""), queue_id[jobs[0].queue])
     else:
         rest = _rest(jobs, [queue_id[job.queue] for job in jobs], waited_for)
@@ -111,12 +114,20 @@ def _rest(
                 (HAS_CHILDREN if job.awaited or job.id in waited_for else 0)
                 | (HAS_KEY if job.key else 0)
                 | (RUNS_AGAIN if job.again else 0)
+                | (LEADS if job.leads else 0)
                 for job in jobs
             ]
         ),
         TextArray.of([job.key for job in jobs]),
         IntegerArray.of([job.key_limit if job.key else None for job in jobs]),
+        TextArray.of([job.workflow for job in jobs]),
+        DoubleArray.of([job.lives_s for job in jobs]),
     ]
+
+
+def _is_plain(job: NewJob) -> bool:
+    """Whether its columns are worth remembering: nothing in them that is its own."""
+    return job.due_at is None and job.expires_at is None and job.workflow is None
 
 
 @lru_cache(maxsize=1024)
@@ -126,12 +137,12 @@ def _rest_of_one(job: NewJob, queue_id: int) -> list[Array]:
 
 
 def no_follow_ups() -> list[Array]:
-    """Give the empty form of the seventeen follow-up arguments of ``step_v1``."""
+    """Give the empty form of the nineteen follow-up arguments of ``step_v2``."""
     return [BigintArray.of([]), *columns([], {})]
 
 
 def follow_ups(pairs: Sequence[tuple[int, NewJob]], intern: Callable[[str], int]) -> list[Any]:
-    """Turn (token of the parent's run, job) pairs into the follow-up arguments of ``step_v1``."""
+    """Turn (token of the parent's run, job) pairs into the follow-up arguments of ``step_v2``."""
     jobs = [job for _, job in pairs]
     queue_id = {job.queue: intern(job.queue) for job in jobs}
     return [BigintArray.of([token for token, _ in pairs]), *columns(jobs, queue_id)]

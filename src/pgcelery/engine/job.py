@@ -52,6 +52,10 @@ class NewJob(NamedTuple):
         awaited: Others will wait for it that are not enqueued with it; implied by `joins`.
         again: If its id has been used by a run that has ended, it runs anew, and what that left is
             forgotten; but the same id with the same payload is the same job.
+        lives_s: Seconds from the end of its last parent to its expiry; for a job with parents, in
+            place of `expires_at`.
+        workflow: Id of what it is part of, at most 255 characters; a follow-up without one is part of its run's.
+        leads: Its workflow is listed by it; one job of each.
     """
 
     id: str
@@ -70,6 +74,9 @@ class NewJob(NamedTuple):
     joins: tuple[str, ...] = ()
     awaited: bool = False
     again: bool = False
+    lives_s: float | None = None
+    workflow: str | None = None
+    leads: bool = False
 
 
 class Job(NamedTuple):
@@ -85,6 +92,8 @@ class Job(NamedTuple):
     expired: bool = False  #: its `expires_at` passed before it was claimed
     lost: bool = False  #: earlier runs used up `max_deliveries`; it must not run, only be ended
     parent_failed: bool = False  #: a parent did not complete
+    #: id, state and result of its one parent, if that ended here just now
+    fed: tuple[str, int, bytes | None] | None = None
 
 
 class Lost(NamedTuple):
@@ -117,6 +126,9 @@ class Outcome(NamedTuple):
         counted: Whether giving back counts as a delivery.
         ttl_s: Seconds to keep the result; None keeps the job's own.
         note: For `Handler.finished`, stored nowhere: plain values that marshal can say.
+        drops: Ids of jobs downstream in its workflow that still wait: they are forgotten in the same
+            transaction, as if never sent. Who waits for one finds that it did not complete, unless a
+            follow-up brings the id back.
         follow_ups: Jobs enqueued in the same transaction, if and only if the outcome is accepted.
     """
 
@@ -133,6 +145,7 @@ class Outcome(NamedTuple):
     counted: bool = False
     ttl_s: float | None = None
     note: tuple[Any, ...] | None = None
+    drops: tuple[str, ...] = ()
     follow_ups: tuple[NewJob, ...] = ()
 
 

@@ -338,7 +338,8 @@ class Node:
     def _stepped(self, rows: Rows) -> None:
         now = time.monotonic()
         decoded = [wide_row(cells) for cells in rows]
-        self._account(self.ended.answered(), decoded)
+        ended = self.ended.answered()
+        self._account(ended, decoded)
         claims = sorted((row for row in decoded if row.kind is Kind.CLAIM), key=_token)
         if claims:
             self._poll_s = self.config.poll_min_s
@@ -353,8 +354,12 @@ class Node:
             self.hungry = True
         self._spread(decoded, satisfied=len(claims) < self._asked, now=now)
         if claims:
-            names = {number: name for name, number in self.queues.items()}
-            self._claimed([(job(row, names.get(row.queue_id or 0, "")), row) for row in claims])
+            outcomes = {outcome.id: outcome for outcome in ended}
+            self._take(claims, outcomes)
+
+    def _take(self, claims: list[Row], ended: Mapping[str, Outcome] | None = None) -> None:
+        names = {number: name for name, number in self.queues.items()}
+        self._claimed([(job(row, names.get(row.queue_id or 0, ""), ended), row) for row in claims])
 
     def _rescheduled(self, rows: Rows) -> None:
         decoded = [outcome_row(cells) for cells in rows]
@@ -424,8 +429,7 @@ class Node:
                 )
         self._spread(decoded, satisfied=False, now=time.monotonic())
         if claims:
-            names = {number: name for name, number in self.queues.items()}
-            self._claimed([(job(row, names.get(row.queue_id or 0, "")), row) for row in claims])
+            self._take(claims)
 
     def _unknown(self) -> None:
         logger.warning(

@@ -25,6 +25,8 @@ _NONE_ENDED = [
     ByteaArray.of([]),
     DoubleArray.of([]),
     *no_follow_ups(),
+    BigintArray.of([]),
+    TextArray.of([]),
 ]
 
 
@@ -86,10 +88,11 @@ class Tray:
 
 
 def ended_params(outcomes: list[Outcome], intern: Callable[[str], int]) -> list[Any]:
-    """Build the arguments of ``step_v1`` from the ended runs on."""
+    """Build the arguments of ``step_v2`` from the ended runs on."""
     if not outcomes:
         return _NONE_ENDED
     pairs = [(outcome.token, job) for outcome in outcomes for job in outcome.follow_ups]
+    drops = [(outcome.token, id) for outcome in outcomes for id in outcome.drops]
     return [
         BigintArray.of([outcome.token for outcome in outcomes]),
         TextArray.of([outcome.id for outcome in outcomes]),
@@ -97,6 +100,8 @@ def ended_params(outcomes: list[Outcome], intern: Callable[[str], int]) -> list[
         ByteaArray.of([outcome.result for outcome in outcomes]),
         DoubleArray.of([outcome.ttl_s for outcome in outcomes]),
         *(follow_ups(pairs, intern) if pairs else no_follow_ups()),
+        BigintArray.of([token for token, _ in drops]),
+        TextArray.of([id for _, id in drops]),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from pgcelery.engine.arrays import (
     TimestampArray,
 )
 from pgcelery.engine.database import load
-from pgcelery.engine.job import Job
+from pgcelery.engine.job import Job, Outcome
 from pgcelery.engine.link import Statement
 
 _INT4, _FLOAT8, _TEXT, _JSONB = 23, 701, 25, 3802
@@ -35,6 +36,8 @@ _JOB_COLUMNS = (
     SmallintArray.oid,
     TextArray.oid,
     IntegerArray.oid,
+    TextArray.oid,
+    DoubleArray.oid,
     TextArray.oid,
     TextArray.oid,
 )
@@ -75,6 +78,7 @@ class Row(NamedTuple):
     priority: int | None = None
     delivery: int | None = None
     flags: int | None = None
+    fed_by: str | None = None
 
 
 class Statements(NamedTuple):
@@ -111,6 +115,8 @@ def statements(schema: str) -> Statements:
             DoubleArray.oid,
             BigintArray.oid,
             *_JOB_COLUMNS,
+            BigintArray.oid,
+            TextArray.oid,
         ),
         reschedule=make(
             "reschedule",
@@ -146,8 +152,8 @@ def _str(cell: bytes | None) -> str | None:
 
 
 def wide_row(cells: list[bytes | None]) -> Row:
-    """Read a row of step_v1 or maintain_v1."""
-    kind, job_id, token, queue_id, name, payload, priority, delivery, flags = cells
+    """Read a row of step_v2 or, without its last column, maintain_v1."""
+    kind, job_id, token, queue_id, name, payload, priority, delivery, flags, *fed_by = cells
     return Row(
         Kind(_int(kind) or 0),
         _str(job_id),
@@ -158,6 +164,7 @@ def wide_row(cells: list[bytes | None]) -> Row:
         _int(priority),
         _int(delivery),
         _int(flags),
+        _str(fed_by[0]) if fed_by else None,
     )
 
 
@@ -183,13 +190,14 @@ def beat_row(cells: list[bytes | None]) -> Row:
     )
 
 
-def job(row: Row, queue: str) -> Job:
-    """Make the job of a claim."""
+def job(row: Row, queue: str, ended: Mapping[str, Outcome] | None = None) -> Job:
+    """Make the job of a claim; `ended` are the outcomes that came before it in its step."""
     assert row.job_id is not None
     assert row.token is not None
     assert row.name is not None
     assert row.payload is not None
     flags = row.flags or 0
+    parent = (ended or {}).get(row.fed_by or "")
     return Job(
         row.job_id,
         row.token,
@@ -201,4 +209,5 @@ def job(row: Row, queue: str) -> Job:
         expired=bool(flags & Flag.EXPIRED),
         lost=bool(flags & Flag.LOST),
         parent_failed=bool(flags & Flag.PARENT_FAILED),
+        fed=None if parent is None else (parent.id, int(parent.state), parent.result),
     )

@@ -4,7 +4,7 @@
 -- (kind 0, flag 32) so that it can be ended, by someone who knows how, without running.
 -- Rows returned: those, 8 a queue that got work, 7 one row of counts (token = deleted results,
 -- priority = buried workers, delivery = returned runs) when the caller holds the lease.
-create function pgcelery.maintain_v1(
+create or replace function pgcelery.maintain_v1(
     me integer, lease_s double precision, prune_batch integer
 ) returns table (kind integer, job_id text, token bigint, queue_id integer, name text,
                  payload bytea, priority integer, delivery integer, flags integer)
@@ -96,14 +96,33 @@ begin
     from (select g.queue_id from again g union select g.queue_id from gate g) a;
     get diagnostics returned = row_count;
 
+    -- A result that a job of the same workflow may yet need stays for another hour.
     with old as (
-        select s.id from pgcelery.results s
+        select s.id, s.state,
+               case when j.flags & 1 = 1 then j.workflow end as workflow
+        from pgcelery.results s
+        left join pgcelery.jobs j on j.id = s.id
         where s.expires_at < now()
         order by s.expires_at
         limit prune_batch
-        for update skip locked
+        for update of s skip locked
+    ), alive as (
+        select w.workflow
+        from (select distinct o.workflow from old o where o.workflow is not null) w
+        where exists (select from pgcelery.jobs j
+                      left join pgcelery.results s on s.id = j.id
+                      where j.workflow = w.workflow and s.finished_at is null)
+    ), kept as (
+        update pgcelery.results s
+        set expires_at = now() + interval '1 hour'
+        from old o
+        where s.id = o.id and o.workflow in (select a.workflow from alive a)
+        returning s.id
     ), gone as (
-        delete from pgcelery.results s using old o where s.id = o.id returning s.id, s.state
+        delete from pgcelery.results s
+        using old o
+        where s.id = o.id and not exists (select from kept k where k.id = o.id)
+        returning s.id, s.state
     ), jobs as (
         delete from pgcelery.jobs j using gone g where j.id = g.id and g.state >= 10
     )

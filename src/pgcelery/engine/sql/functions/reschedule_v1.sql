@@ -1,5 +1,5 @@
 -- Record runs that end with "again": state 4 retries at a time, state 2 gives the job back. The
--- job keeps its place in the order of enqueue. Fenced like finish_v1; a repeat of what was recorded
+-- job keeps its place in the order of enqueue. Fenced like finish_v2; a repeat of what was recorded
 -- is recognised by jobs.last_token. Each row is a handful of statements: this is not the hot path.
 -- Rows returned: kind 2 late (name = reason), 8 a queue that got work.
 create function pgcelery.reschedule_v1(

@@ -1,11 +1,5 @@
--- One round trip of a node, one transaction: record what ended (finish_v1), make due what is due in
--- its queues, and claim up to `want` jobs for it. Plans are pinned: with stale statistics the
--- planner would hash-join the payloads or sort the backlog, and a claim would grow with its depth.
---
--- Rows returned (finish_v1's, and): kind 0 a claim, 4 when fewer were found than wanted and
--- something is scheduled (token = ms until then), 9 when this worker is not known any more.
--- flags of a claim: 1 others wait for it, 2 it holds a slot, 4 a parent did not complete, 8 cancelled, 16 expired.
-create function pgcelery.step_v1(
+-- What workers of before workflows call; see step_v2.
+create or replace function pgcelery.step_v1(
     me integer, want integer, queue_ids integer[],
     tokens bigint[], ids text[], states smallint[], results bytea[], ttls double precision[],
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
@@ -17,133 +11,16 @@ create function pgcelery.step_v1(
                  payload bytea, priority integer, delivery integer, flags integer)
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan
 as $$
-#variable_conflict use_column
-declare
-    q integer;
-    got integer;
-    remaining integer := want;
-    next_due timestamptz;
-    due timestamptz;
-    keyed text[];
-    comers text[];
-    comer_deliveries smallint[];
-    comer_flags smallint[];
 begin
-    -- All keys that this step will touch are locked first, in one order.
-    if exists (select from pgcelery.keys) and cardinality(tokens) > 0 then
-        keyed := array(select r.job_id from unnest(tokens) as t(token)
-                       join pgcelery.running r on r.token = t.token
-                       where r.flags & 2 = 2);
-    end if;
-    if want > 0 then
-        comers := array(
-            select s.job_id
-            from pgcelery.scheduled s
-            where s.queue_id = any (queue_ids) and s.due_at <= now() and s.flags & 2 = 2
-            limit 1000
-            for update skip locked);
-    end if;
-    if cardinality(keyed) > 0 or cardinality(comers) > 0 then
-        perform pgcelery.lock_keys_v1(coalesce(keyed, '{}') || coalesce(comers, '{}'));
-    end if;
-
-    if cardinality(tokens) > 0 then
-        return query
-        select f.kind, f.job_id, null::bigint, f.queue_id, f.name, null::bytea, null::integer,
-               null::integer, null::integer
-        from pgcelery.finish_v1(
-            me, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids, f_priorities,
-            f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls,
-            f_parents, f_flags, f_keys, f_key_limits, f_edge_parents, f_edge_children) f;
-    end if;
-
-    if remaining <= 0 then
-        return;
-    end if;
-    if not exists (select from pgcelery.workers w where w.id = me) then
-        return query select 9, null::text, null::bigint, null::integer, null::text, null::bytea,
-                            null::integer, null::integer, null::integer;
-        return;
-    end if;
-
-    with due as (
-        select s.queue_id, s.due_at, s.seq
-        from pgcelery.scheduled s
-        where s.queue_id = any (queue_ids) and s.due_at <= now()
-          and (s.flags & 2 = 0 or s.job_id = any (comers))
-        limit 1000
-        for update skip locked
-    ), gone as (
-        delete from pgcelery.scheduled s
-        using due d
-        where s.queue_id = d.queue_id and s.due_at = d.due_at and s.seq = d.seq
-        returning s.queue_id, s.priority, s.seq, s.job_id, s.deliveries, s.flags
-    ), passed as (
-        insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
-        select g.queue_id, g.priority, g.seq, g.job_id, g.deliveries, g.flags
-        from gone g
-        where g.flags & 2 = 0
-    )
-    select array_agg(g.job_id), array_agg(g.deliveries), array_agg(g.flags)
-    into comers, comer_deliveries, comer_flags
-    from gone g
-    where g.flags & 2 = 2;
-    if comers is not null then
-        perform pgcelery.admit_v1(comers, comer_deliveries, comer_flags);
-    end if;
-
-    foreach q in array queue_ids loop
-        return query
-        with picked as (
-            select r.ctid as at
-            from pgcelery.ready r
-            where r.queue_id = q
-            order by r.priority, r.seq
-            limit remaining
-            for update skip locked
-        ), gone as (
-            delete from pgcelery.ready r
-            using picked p
-            where r.ctid = p.at
-            returning r.job_id, r.deliveries, r.flags
-        ), claimed as (
-            insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags)
-            select nextval('pgcelery.tokens'), g.job_id, me, q, g.deliveries + 1, g.flags
-            from gone g
-            returning c.token, c.job_id, c.delivery, c.flags
-        )
-        select 0, j.id, c.token, q, j.name, j.payload, j.priority::integer, c.delivery::integer,
-               c.flags
-               | case when exists (select from pgcelery.cancels x where x.job_id = c.job_id)
-                      then 8 else 0 end
-               | case when j.expires_at <= now() then 16 else 0 end
-        from claimed c
-        join pgcelery.jobs j on j.id = c.job_id;
-        get diagnostics got = row_count;
-        remaining := remaining - got;
-        exit when remaining <= 0;
-    end loop;
-
-    if remaining > 0 then
-        foreach q in array queue_ids loop
-            select s.due_at into due
-            from pgcelery.scheduled s
-            where s.queue_id = q
-            order by s.due_at
-            limit 1;
-            next_due := least(next_due, due);
-        end loop;
-        if next_due is not null then
-            return query
-            select 4, null::text, greatest(0, ceil(extract(epoch from next_due - now()) * 1000))::bigint,
-                   null::integer, null::text, null::bytea, null::integer, null::integer,
-                   null::integer;
-        end if;
-    end if;
+    return query
+    select s.kind, s.job_id, s.token, s.queue_id, s.name, s.payload, s.priority, s.delivery, s.flags
+    from pgcelery.step_v2(
+        me, want, queue_ids, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids,
+        f_priorities, f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries,
+        f_ttls, f_parents, f_flags, f_keys, f_key_limits,
+        array_fill(null::text, array[cardinality(f_ids)]),
+        array_fill(null::double precision, array[cardinality(f_ids)]),
+        f_edge_parents, f_edge_children, '{}', '{}') s;
 end
 $$;

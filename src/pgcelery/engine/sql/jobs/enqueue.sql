@@ -1,2 +1,2 @@
 -- Insert jobs; one row: the ids that already existed.
-select pgcelery.enqueue_v1(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+select pgcelery.enqueue_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);

@@ -176,7 +176,6 @@ create table pgcelery.replies (
 -- install functions/admit_v1.sql
 -- install functions/release_v1.sql
 -- install functions/advance_v1.sql
--- install functions/finish_v1.sql
 -- install functions/step_v1.sql
 -- install functions/reschedule_v1.sql
 -- install functions/beat_v1.sql

@@ -8,4 +8,3 @@ alter table pgcelery.jobs add column joined text[];   -- the same, once it waits
 -- install functions/join_v1.sql
 -- install functions/enqueue_v1.sql
 -- install functions/advance_v1.sql
--- install functions/finish_v1.sql
