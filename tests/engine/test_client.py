@@ -86,6 +86,13 @@ def test_a_payload_over_the_limit_is_refused(dsn: str):
     client.close()
 
 
+@pytest.mark.timeout(30)
+def test_a_payload_that_no_socket_buffer_holds_is_enqueued(client: Client):
+    job = new_job(b"x" * 8_000_000)
+    client.enqueue([job])
+    assert len(client.job(job.id).payload) == 8_000_000
+
+
 def test_a_job_for_later_is_scheduled(client: Client):
     client.enqueue(
         [

@@ -29,6 +29,8 @@ _TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notification
 _LOOK_AGAIN_S = (0.01, 0.5)  # first and slowest look while waiting for a result
 _MANY = 100  # with more ids than this, looking for all of them now and then is cheaper than hearing
 _BATCH = 1000  # jobs in one statement of an enqueue
+_ALONG_BYTES = 16_384  # with more, the wake-up goes extra: psycopg's pipeline does not flush to the
+_ROW_BYTES = 200  # end, and waits for ever for the answer to what the socket's buffer did not take
 
 
 class QueueCounts(NamedTuple):
@@ -135,9 +137,10 @@ class Client:
                 return _existing(cursor.execute(query, columns(jobs, queue_ids)).fetchall())
         woken = self._quiet({queue_ids[job.queue] for job in jobs if not job.parents})
         if len(jobs) <= _BATCH or any(job.parents for job in jobs):
-            first = self._telling(woken[0]) if woken else None
+            small = sum(_ROW_BYTES + len(job.payload) for job in jobs) <= _ALONG_BYTES
+            first = self._telling(woken[0]) if woken and small else None
             rows = self._connections.run(query, columns(jobs, queue_ids), then=first)
-            existing, woken = _existing(rows), woken[1:]
+            existing, woken = _existing(rows), woken[1:] if first else woken
         else:
             existing = self._enqueue_many(query, jobs, queue_ids)
         for queue_id in woken:
