@@ -54,7 +54,8 @@ class NewJob(NamedTuple):
             forgotten; but the same id with the same payload is the same job.
         lives_s: Seconds from the end of its last parent to its expiry; for a job with parents, in
             place of `expires_at`.
-        workflow: Id of what it is part of, at most 255 characters; a follow-up without one is part of its run's.
+        workflow: Id of what it is part of, at most 255 characters; a follow-up without one is part
+            of what its run is.
         leads: Its workflow is listed by it; one job of each.
     """
 
@@ -126,9 +127,9 @@ class Outcome(NamedTuple):
         counted: Whether giving back counts as a delivery.
         ttl_s: Seconds to keep the result; None keeps the job's own.
         note: For `Handler.finished`, stored nowhere: plain values that marshal can say.
-        drops: Ids of jobs downstream in its workflow that still wait: they are forgotten in the same
-            transaction, as if never sent. Who waits for one finds that it did not complete, unless a
-            follow-up brings the id back.
+        drops: Ids of jobs downstream in its workflow that still wait: they are forgotten in the
+            same transaction, as if never sent. Who waits for one finds that it did not complete,
+            unless a follow-up brings the id back.
         follow_ups: Jobs enqueued in the same transaction, if and only if the outcome is accepted.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -49,8 +50,7 @@ class Delivery:
         properties = message.properties
         info = properties.get("delivery_info") or {}
         request = dict(message.headers)
-        if "chord_parents" in request:
-            inputs.take(request)
+        lives_s = inputs.take(request).get("chord_lives") if "chord_parents" in request else None
         request.setdefault("id", job.id)
         request.update(
             properties=properties,
@@ -69,6 +69,11 @@ class Delivery:
         )
         if self.error is None:
             self._fill_from_body(request)
+        if lives_s is not None:
+            request["expires"] = (self.app.now() + timedelta(seconds=lives_s)).isoformat()
+        link = request.get("chain_link")
+        if link and (link["head"] != request["id"] or not request.get("chain")):
+            request.pop("chain", None)  # so that it is looked up when somebody asks
         return request
 
     def _fill_from_body(self, request: dict[str, Any]) -> None:

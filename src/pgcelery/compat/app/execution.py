@@ -49,12 +49,15 @@ def record(
         if running is not None:
             running.record = (state, None)
         _store(backend, request, state, value, traceback, store)
-    elif not store:
+    elif not store and not request.chain_link:
         running.record = (state, None)
     elif state in states.EXCEPTION_STATES:
-        running.record = (state, encode_failure(backend, request, state, value, traceback))
+        running.record = (
+            state, encode_failure(backend, request, state, value, traceback, hidden=not store)
+        )  # fmt: skip
     else:
-        running.record = (state, backend.encode_meta(request.id, value, state, traceback, request))
+        meta = backend.encode_meta(request.id, value, state, traceback, request, hidden=not store)
+        running.record = (state, meta)
 
 
 def _store(
@@ -73,15 +76,21 @@ def _store(
 
 
 def encode_failure(
-    backend: Any, request: Any, state: str, exc: BaseException | None, traceback: str | None
+    backend: Any,
+    request: Any,
+    state: str,
+    exc: BaseException | None,
+    traceback: str | None,
+    *,
+    hidden: bool = False,
 ) -> bytes:
     """Encode an exception whatever it is: if it cannot be said, say that."""
     try:
-        meta: bytes = backend.encode_meta(request.id, exc, state, traceback, request)
+        meta: bytes = backend.encode_meta(request.id, exc, state, traceback, request, hidden=hidden)
     except Exception as failure:
         logger.exception("The exception of task %s cannot be stored", request.id)
         substitute = EncodeError(f"{type(exc).__name__}, which cannot be stored: {failure!r:.200}")
-        meta = backend.encode_meta(request.id, substitute, state, None, None)
+        meta = backend.encode_meta(request.id, substitute, state, None, None, hidden=hidden)
     return meta
 
 
@@ -125,7 +134,11 @@ def verdict(job: Job, running: Running, backend: Any, request: Any) -> Outcome:
         _ENDS.get(state, State.COMPLETED),
         result=meta,
         ttl_s=None if meta is None else backend.ttl_s(state),
-        follow_ups=tuple(running.follow_ups),
+        drops=tuple(running.drops),
+        # Others may wait for ids that come back.
+        follow_ups=tuple(job._replace(awaited=True) for job in running.follow_ups)
+        if running.drops
+        else tuple(running.follow_ups),
     )
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from pgcelery.compat.app import planned
 from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.execution import follow
 from pgcelery.compat.canvas import group, maybe_signature
+from pgcelery.compat.canvas.plan import calls_in
 from pgcelery.engine import DatabaseUnavailable, State
 
 __all__ = ("call_errbacks", "call_links")
@@ -29,9 +31,24 @@ def call_links(app: Any, request: Any, retval: Any, priority: int | None) -> Non
     }
     for sig in _as_few(app, request.callbacks or ()):
         follow(request, sig.apply_async, (retval,), **origin)
-    if request.chain:
+    changed = planned.is_changed(request)
+    if changed:
+        _drop_planned(app, request)
+    if request.chain_link and not changed:
+        planned.hang_next(app, request)
+    elif request.chain:
         step = maybe_signature(request.chain[-1], app=app)
         follow(request, step.apply_async, (retval,), chain=request.chain[:-1], **origin)
+
+
+def _drop_planned(app: Any, request: Any) -> None:
+    """Have the steps forgotten that wait for the call, for its body wants others."""
+    run = runs.current(request.id)
+    if run is not None:
+        steps = planned.steps_of(app, request.chain_link)
+        calls = [call for step in steps for call in calls_in(maybe_signature(step, app=app))]
+        ids = [call.options["task_id"] for call in calls]
+        run.drops.extend(ids or [request.chain_link["next"]])
 
 
 def _as_few(app: Any, callbacks: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from pgcelery.compat import signals, states
 from pgcelery.compat.app import notes
 from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.delivery import Delivery
+from pgcelery.compat.app.envelope import repr_args
 from pgcelery.compat.app.execution import encode_failure, redelivery
 from pgcelery.compat.app.links import call_errbacks
 from pgcelery.compat.app.running import Running
@@ -26,7 +27,7 @@ from pgcelery.compat.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
-from pgcelery.engine import DatabaseUnavailable, Lost, Outcome, State
+from pgcelery.engine import DatabaseUnavailable, Job, Lost, Outcome, State, StoredResult
 
 __all__ = ("failure", "outcome", "soft_limit_passed", "unless_parents_succeeded")
 
@@ -188,7 +189,7 @@ def failure(
         raised = exc.__traceback__ is not None
         einfo = describe(exc)
         note = notes.failed(exc, einfo.traceback)
-        if delivery.stores():
+        if delivery.stores() or delivery.context.chain_link:
             shown = einfo.traceback if raised else None
             meta = _encode(delivery, states.FAILURE, exc, shown)
             ttl_s = _ttl_s(delivery, states.FAILURE)
@@ -216,7 +217,8 @@ def _encode(
 ) -> bytes | None:
     backend = delivery.backend
     if hasattr(backend, "encode_meta"):
-        return encode_failure(backend, delivery.context, state, exc, traceback)
+        hidden = not delivery.stores()
+        return encode_failure(backend, delivery.context, state, exc, traceback, hidden=hidden)
     backend.store_result(delivery.context.id, exc, state, traceback, request=delivery.context)
     return None
 
@@ -233,7 +235,7 @@ def _spread(
     """Let the rest of the chain fail, and call the error links."""
     context = delivery.context
     backend = delivery.backend
-    if stored and context.chain:
+    if stored and not context.chain_link and context.chain:
         backend._fail_chain(context.chain, exc, einfo.traceback)
     if errbacks:
         call_errbacks(backend, context, exc, einfo.traceback)
@@ -263,6 +265,14 @@ def _tell(delivery: Delivery, exc: BaseException, einfo: Any, *, hooks: bool, si
         task.request_stack.pop()
 
 
+def fed(job: Job) -> StoredResult | None:
+    """Give the result that came along with a job, if one did."""
+    if job.fed is None:
+        return None
+    task_id, state, result = job.fed
+    return StoredResult(task_id, State(state), result, None)
+
+
 def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
     """Fill in the arguments that the job waited for; an outcome if there are none to have.
 
@@ -270,16 +280,20 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
     """
     headers, request, job = delivery.message.headers, delivery.request, delivery.job
     try:
-        request["args"] = list(delivery.app.backend.chord_args(headers, request["args"]))
+        args = delivery.app.backend.chord_args(headers, request["args"], fed(job))
+        if args != tuple(request["args"]):
+            request.update(args=list(args), argsrepr=repr_args(delivery.app, args, 1024))
     except Ignore:
         return Outcome(job.id, job.token, State.COMPLETED)
     except DatabaseUnavailable:
         return redelivery(job, counted=False)
     except Exception as exc:
-        _leave_out_called(delivery, exc)
         # The error links of a later step of a chain are those of the step that failed.
-        first = not isinstance(headers["chord_parents"], str)
-        return failure(delivery, exc, hooks=False, signal=False, errbacks=first)
+        upstream = delivery.app.backend.failure_among(headers.get("chord_after") or ())
+        if upstream is not None or isinstance(headers["chord_parents"], str):
+            return failure(delivery, upstream or exc, hooks=False, signal=False, errbacks=False)
+        _leave_out_called(delivery, exc)
+        return failure(delivery, exc, hooks=False, signal=False)
     return None
 
 

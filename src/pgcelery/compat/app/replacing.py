@@ -40,7 +40,8 @@ def replace(task: Any, sig: Any) -> Any:
     if isinstance(sig, _chain):
         for step in maybe_list(sig.tasks) or ():
             step.set(replaced_task_nesting=nesting)
-    for step in reversed(request.chain or ()):
+    # Steps that wait for this id go on waiting for it.
+    for step in reversed(vars(request).get("chain") or () if not request.chain_link else ()):
         later = signature(step, app=task.app)
         later.set(replaced_task_nesting=nesting)
         sig |= later

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgcelery.compat.app.planned import PlannedChain
+
 __all__ = ("Context", "get_actual_ignore_result")
 
 #: RabbitMQ's notes of where a message has been; sending them on would look like a cycle.
@@ -38,7 +40,8 @@ class Context:
     args: Any = None
     callbacks: Any = None
     called_directly = True
-    chain: Any = None
+    chain: Any = PlannedChain()
+    chain_link: dict[str, Any] | None = None
     chord: Any = None
     correlation_id: str | None = None
     delivery_info: dict[str, Any] | None = None
@@ -114,7 +117,9 @@ class Context:
             "group_index": self.group_index,
             "shadow": self.shadow,
             "chord": self.chord,
-            "chain": self.chain,
+            # Steps that wait already are not sent again.
+            "chain": vars(self).get("chain"),
+            "chain_link": self.chain_link,
             "link": self.callbacks,
             "link_error": self.errbacks,
             "expires": self.expires,

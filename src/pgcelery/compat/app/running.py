@@ -26,12 +26,14 @@ class Running:
         follow_ups: Jobs that are enqueued with the outcome.
         again: What is to run next under the same id: a retry, or a replacement.
         retry: The `Retry` that says why, when it is one.
+        drops: Ids of jobs of its workflow that are not to come.
         replaced: Whether jobs among `follow_ups` take over the id.
         record: ``(Celery state, encoded meta or None)`` of the end; None while there is none.
     """
 
     task_id: str
     follow_ups: list[NewJob] = field(default_factory=list)
+    drops: list[str] = field(default_factory=list)
     again: NewJob | None = None
     retry: Any = None
     replaced: bool = False

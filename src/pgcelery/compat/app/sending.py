@@ -43,7 +43,7 @@ logger = logging.getLogger("celery.app.sending")
 _OMITTED: Any = object()
 
 #: Celery counts priorities from 0 to 9, the highest first.
-_MAX_PRIORITY = 9
+MAX_PRIORITY = 9
 
 #: Runs without an outcome that an ``acks_late`` task may have.
 MAX_DELIVERIES = 5
@@ -225,6 +225,9 @@ def build(
         default = options.pop(option, None)
         limits[option] = default if given is _OMITTED else given
     waits = inputs.take(options)
+    if waits and isinstance(limits["expires"], (int, float)):
+        waits["chord_lives"] = float(limits["expires"])
+    chain_link = options.pop("chain_link", None)
     shares = slot(task_type, args, kwargs, options)
     options = (router or app.amqp.router).route(
         options, route_name or name, args, kwargs, task_type
@@ -248,6 +251,8 @@ def build(
     if headers:
         envelope.headers.update(headers)
     envelope.headers.update(waits)
+    if chain_link is not None:
+        envelope.headers["chain_link"] = chain_link
     shape = _shape(app, task_id, name, when, task_type, waits)._replace(
         awaited=bool(envelope.body[2].get("chord")), **shares
     )
@@ -266,7 +271,8 @@ def _shape(
         payload=b"",
         due_at=when.due_at,
         delay_s=when.delay_s,
-        expires_at=when.expires_at,
+        expires_at=None if "chord_lives" in waits else when.expires_at,
+        lives_s=waits.get("chord_lives"),
         max_deliveries=MAX_DELIVERIES if late else 1,
         ttl_s=_ttl_s(app.conf.result_expires),
         parents=inputs.parents(waits),
@@ -337,10 +343,10 @@ def _expiration(task_id: str, expires_at: datetime) -> float:
 
 def _priority(value: Any) -> int:
     if value is None:
-        return _MAX_PRIORITY
+        return MAX_PRIORITY
     if not isinstance(value, int):
         raise TypeError(f"priority must be a number from 0 to 9, not {value!r}")
-    return _MAX_PRIORITY - min(max(value, 0), _MAX_PRIORITY)
+    return MAX_PRIORITY - min(max(value, 0), MAX_PRIORITY)
 
 
 def _ttl_s(expires: Any) -> float | None:

@@ -261,7 +261,7 @@ class Tracer:
     ) -> None:
         task, retval = self.task, end.retval
         try:
-            if context.callbacks or context.chain:
+            if context.callbacks or context.chain_link or context.chain:
                 links.call_links(self.app, context, retval, self._priority(context))
             store = not ignored and (not self.eager or bool(task.store_eager_result))
             record(task, context, SUCCESS, retval, store=store)

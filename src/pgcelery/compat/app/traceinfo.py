@@ -77,7 +77,7 @@ class TraceInfo:
             exc.__traceback__ = raised.__traceback__
         einfo = ExceptionInfo((get_pickleable_etype(type(raised)), exc, exc.__traceback__))
         record(task, req, FAILURE, exc, einfo.traceback, store=store_errors)
-        if store_errors and req.chain and not req.is_eager:
+        if store_errors and not req.chain_link and req.chain and not req.is_eager:
             task.backend._fail_chain(req.chain, exc, einfo.traceback)
         if call_errbacks:
             links.call_errbacks(task.backend, req, exc, einfo.traceback)

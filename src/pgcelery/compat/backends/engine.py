@@ -155,10 +155,13 @@ class Backend(Storing, Waiting):
         rows = retried(self.app, self.app.engine.wait, ids, timeout_s)
         return {task_id: self._meta_of(row) for task_id, row in rows.items()}
 
-    def _meta_of(self, row: StoredResult | None) -> Meta:
-        """Give the dict for a row of the engine, which may lack one."""
+    def _meta_of(self, row: StoredResult | None, *, hidden: bool = False) -> Meta:
+        """Give the dict for a row of the engine, which may lack one, or be `hidden` from users."""
         if row is not None and row.result:
-            return self.decode_result(row.result)
+            meta = self.decode_result(row.result)
+            if hidden or not meta.get("hidden"):
+                return meta
+            return {"status": states.PENDING, "result": None}
         if row is None or row.state not in (State.CANCELLED, State.FAILED):
             return {"status": states.PENDING, "result": None}
         lost = row.state is State.FAILED

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from pgcelery.compat import states
 from pgcelery.compat.app.request import Context
 from pgcelery.compat.canvas import group, maybe_signature
 from pgcelery.compat.canvas.kinds import is_chain, is_chord, is_group
+from pgcelery.compat.canvas.plan import calls_in
 from pgcelery.compat.einfo import ExceptionInfo
 from pgcelery.compat.exceptions import ChordError, Ignore, NotRegistered
 from pgcelery.compat.result import inputs
@@ -54,7 +55,7 @@ class Failing:
         ) -> Any:
             """See `Backend`."""
 
-        def _meta_of(self, row: StoredResult | None) -> dict[str, Any]:
+        def _meta_of(self, row: StoredResult | None, *, hidden: bool = False) -> dict[str, Any]:
             """See `Backend`."""
 
     def mark_as_failure(
@@ -89,7 +90,9 @@ class Failing:
         if not store_result or state not in states.PROPAGATE_STATES:
             return
         for step in chain or ():
-            for task_id, request in _calls_in(maybe_signature(step, app=self.app)):
+            for call in calls_in(maybe_signature(step, app=self.app)):
+                task_id = call.options["task_id"]
+                request = _as_request(call, task_id)
                 self.store_result(task_id, exc, state, traceback=traceback, request=request)
 
     def _errback_arity_greater(self, errback: Any, n: int) -> bool:
@@ -134,12 +137,15 @@ class Failing:
         else:
             links.apply_async((request.id,), **origin)
 
-    def chord_args(self, headers: Mapping[str, Any], args: Any) -> tuple[Any, ...]:
+    def chord_args(
+        self, headers: Mapping[str, Any], args: Any, fed: StoredResult | None = None
+    ) -> tuple[Any, ...]:
         """Give the arguments of a call that waited for others, which have ended.
 
         Args:
             headers: Its message headers; see `pgcelery.compat.result.inputs`.
             args: Those it was sent with.
+            fed: The result of the one it waited for, when that is known already.
 
         Raises:
             celery.exceptions.Ignore: One of the others was ignored, so there is nothing to have.
@@ -148,11 +154,15 @@ class Failing:
         """
         waited_for = headers["chord_parents"]
         ids = inputs.flat(waited_for)
-        rows, joined = self.app.engine.inputs(headers.get("id", ""), ids)
-        rows.update((task_id, row) for task_id, row in joined.items() if row is not None)
+        joined: dict[str, StoredResult | None] = {}
+        if fed is not None and waited_for == fed.id:
+            rows = {fed.id: fed}
+        else:
+            rows, joined = self.app.engine.inputs(headers.get("id", ""), ids)
+            rows.update((task_id, row) for task_id, row in joined.items() if row is not None)
         values = {}
         for task_id in (*ids, *joined):
-            meta = self._meta_of(rows.get(task_id))
+            meta = self._meta_of(rows.get(task_id), hidden=True)
             values[task_id] = cause = meta["result"]
             if meta["status"] in states.PROPAGATE_STATES:
                 if isinstance(waited_for, str) or headers.get("chord_member"):
@@ -166,6 +176,16 @@ class Failing:
             if meta["status"] not in states.READY_STATES:
                 raise Ignore(f"Dependency {task_id} was ignored")
         return inputs.fill(args, headers, values.__getitem__, joined)
+
+    def failure_among(self, ids: Collection[str]) -> BaseException | None:
+        """Give what the first failed one of these calls raised, if one failed."""
+        rows = self.app.engine.results(ids)
+        for task_id in ids:
+            meta = self._meta_of(rows.get(task_id), hidden=True)
+            if meta["status"] in states.PROPAGATE_STATES:
+                cause: BaseException = meta["result"]
+                return cause
+        return None
 
     def chord_error_from_stack(self, callback: Any, exc: Any = None) -> Any:
         """Fail the body of a chord, with all that follows it, and call its error links.
@@ -208,24 +228,6 @@ class Failing:
         info = ExceptionInfo((kind or type(exc), exc, tb))
         self.mark_as_failure(task_id, exc, info.traceback)
         return info
-
-
-def _calls_in(sig: Any) -> Iterable[tuple[str, Context]]:
-    """Iterate over the calls that a frozen signature would make, with what is known of each."""
-    if is_group(sig) or is_chain(sig):
-        for task in sig.tasks:
-            yield from _calls_in(maybe_signature(task))
-        return
-    if is_chord(sig):
-        header = sig.tasks
-        for task in getattr(header, "tasks", header):
-            yield from _calls_in(maybe_signature(task))
-        if sig.body is not None:
-            yield from _calls_in(maybe_signature(sig.body))
-        return
-    task_id = sig.options.get("task_id")
-    if task_id is not None:
-        yield task_id, _as_request(sig, task_id)
 
 
 def _as_request(sig: Any, task_id: str) -> Context:

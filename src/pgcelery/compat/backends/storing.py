@@ -133,14 +133,20 @@ class Storing(Failing):
         state: str,
         traceback: str | None = None,
         request: Any = None,
+        *,
+        hidden: bool = False,
     ) -> bytes:
         """Give what is stored of a call as the bytes of an outcome.
+
+        With `hidden` only what waits for the call in its workflow gets to see it.
 
         Raises:
             kombu.exceptions.EncodeError: The serializer cannot say `result`.
         """
         meta = self._get_result_meta(self.encode_result(result, state), state, traceback, request)
         meta["task_id"] = task_id
+        if hidden:
+            meta["hidden"] = True
         return self.encode(meta)
 
     def decode_meta(self, data: bytes) -> Meta:

@@ -15,11 +15,12 @@ from kombu.utils.functional import is_list, maybe_list
 
 from pgcelery.compat import states
 from pgcelery.compat._state import current_app, get_current_worker_task
-from pgcelery.compat.canvas import kinds, outbox
+from pgcelery.compat.app import sending
+from pgcelery.compat.canvas import kinds, outbox, plan
 from pgcelery.compat.canvas.fold import fold
 from pgcelery.compat.canvas.signature import Signature, maybe_signature
 from pgcelery.compat.canvas.steps import Steps
-from pgcelery.compat.result import EagerResult, allow_join_result, inputs
+from pgcelery.compat.result import EagerResult, allow_join_result
 from pgcelery.compat.utils.functional import regen
 from pgcelery.compat.utils.objects import getitem_property
 from pgcelery.compat.utils.text import remove_repeating_from_task
@@ -125,7 +126,7 @@ class _chain(Signature):
         self.tasks = tasks
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Send the chain: its first step, which brings the others along.
+        """Send the chain: all steps in one transaction, each waiting for the one before.
 
         Args:
             args: Come before the first step's own.
@@ -172,37 +173,34 @@ class _chain(Signature):
             return None
         if link:
             tasks[0].extend_list_option("link", link)
-        if chord is not None and len(tasks) > 1:
-            return self._run_whole(tasks, results, root_id, app, options)
-        first = tasks.pop()
-        options["chain"] = [*(options.get("chain") or ()), *tasks]
-        sent = first.apply_async(**options)
-        return results[0] if tasks else sent
-
-    def _run_whole(
-        self, tasks: list[Any], results: list[Any], root_id: str | None, app: Any, options: Any
-    ) -> Any:
-        """Send all steps at once, each waiting for the one before.
-
-        The body of a chord waits for the last one, so that must be known to the engine from the
-        start; and a failure anywhere reaches the body through those that wait.
-        """
-        rest = options.pop("chain", None)
-        with outbox.together(app):
-            tasks[-1].apply_async(**{**options, "ignore_result": False})
-            root_id = root_id or current_root_id() or inputs.flat(inputs.of(results[-1]))[0]
-            for place in range(len(tasks) - 2, -1, -1):
-                before = inputs.of(results[place + 1])
-                tasks[place].apply_async(
-                    (inputs.SLOT,),
-                    chord_parents=before,
-                    parent_id=inputs.flat(before)[-1],
-                    root_id=root_id,
-                    add_to_parent=False,
-                    ignore_result=False,
-                    chain=None if place else rest,
-                )
+        if len(tasks) == 1:
+            options["chain"] = [*(options.get("chain") or ())]
+            return tasks[0].apply_async(**options)
+        self._send_steps(tasks, results, root_id, app, chord is not None, options)
         return results[0]
+
+    def _send_steps(
+        self,
+        tasks: list[Any],
+        results: list[Any],
+        root_id: str | None,
+        app: Any,
+        kept: bool,
+        options: dict[str, Any],
+    ) -> None:
+        """Send all steps in one transaction, each waiting for the one before."""
+        with outbox.together(app, results[0].id) as jobs:
+            for step in plan.steps(
+                tasks, results,
+                root_id=root_id or current_root_id(),
+                tail=options.pop("chain", None),
+                link=options.pop("chain_link", None),
+                kept=kept,
+                options=options,
+            ):  # fmt: skip
+                if jobs and app.conf.task_inherit_parent_priority:
+                    step.options["priority"] = sending.MAX_PRIORITY - jobs[0].priority
+                step.sig.apply_async(step.args, **step.options)
 
     def freeze(
         self,

@@ -288,7 +288,7 @@ class _chord(Signature):
             body._unroll_chords(app)
         body_result = body.freeze(task_id or uuid(), group_id=group_id, root_id=root_id)
         strip_header_links(body)
-        for key in ("chain", "chord", "task_id"):
+        for key in ("chain", "chain_link", "chord", "task_id"):
             options.pop(key, None)
         header.options["task_id"] = group_id
         # The body needs the results, whatever the tasks say.
@@ -300,10 +300,10 @@ class _chord(Signature):
         frozen = header._freeze_group_tasks(**place)
         if header.tasks:
             app.backend.apply_chord(frozen, body)
-        with outbox.together(app):
+        with outbox.together(app, body_result.id):
             if header.tasks:
                 body_result.parent = header.apply_async(partial_args, kwargs, **given)
-                self._send_body(body, frozen[1])
+                self._send_body(body, frozen[1], **_after(waits))
             else:
                 body_result.parent = app.GroupResult(*frozen)
                 if waits:
@@ -333,7 +333,7 @@ class _chord(Signature):
             app.backend.apply_chord((place["group_id"], results), body)
             self._send_body(body, results, chord_latch=latch)
 
-        results = drawing.send(app, header, send_members, send_body)
+        results = drawing.send(app, header, body.id, send_members, send_body)
         result = app.GroupResult(place["group_id"], results)
         parent_task = app.current_worker_task
         if add_to_parent and parent_task:
@@ -461,6 +461,12 @@ def _anew(sig: Any) -> Any:
     elif kinds.is_group(copy) or kinds.is_chain(copy):
         copy.tasks = [_anew(task) for task in copy.tasks]
     return copy
+
+
+def _after(waits: dict[str, Any]) -> dict[str, Any]:
+    """Say to the body what its header waited for."""
+    before = waits.get("chord_parents")
+    return {} if before is None else {"chord_after": inputs.flat(before)}
 
 
 def _body_options(options: dict[str, Any]) -> dict[str, Any]:

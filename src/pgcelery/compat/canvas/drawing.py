@@ -14,6 +14,7 @@ from typing import Any
 from kombu.utils.uuid import uuid
 
 from pgcelery.compat.app import running, sending
+from pgcelery.compat.canvas import outbox
 from pgcelery.compat.canvas.groups import group
 from pgcelery.compat.result import inputs
 from pgcelery.compat.utils.functional import _regen
@@ -39,6 +40,7 @@ def is_slow(header: Any, options: dict[str, Any]) -> bool:
 def send(
     app: Any,
     header: Any,
+    workflow: str,
     send_members: Callable[[Any], Any],
     send_body: Callable[[list[Any], str], Any],
 ) -> list[Any]:
@@ -47,6 +49,7 @@ def send(
     Args:
         app: The application.
         header: The group.
+        workflow: Id of the workflow.
         send_members: Freezes and sends a group of some of them; gives their results.
         send_body: Sends the body, given the results of all and the latch that it has to wait for.
 
@@ -64,12 +67,12 @@ def send(
                 sent = send_members(part)
             results += sent
             ends = frozenset(inputs.flat([inputs.of(result) for result in sent]))
-            sending.insert(
-                app,
-                [job._replace(joins=(latch,)) if job.id in ends else job for job in jobs],
-            )
+            outbox.mark(jobs, workflow, leads=not part.first_index)
+            jobs[:] = [job._replace(joins=(latch,)) if job.id in ends else job for job in jobs]
+            sending.insert(app, jobs)
         with sending.collecting() as jobs:
             send_body(results, latch)
+        outbox.mark(jobs, workflow, leads=False)
         sending.insert(app, jobs, closes=latch)
     except BaseException:
         with suppress(EngineError):

@@ -106,7 +106,7 @@ class group(Signature):
         if not self.tasks:
             return self.freeze()
         options, group_id, root_id = self._freeze_gid(options)
-        with outbox.together(app):
+        with outbox.together(app, group_id):
             results = list(
                 self._apply_tasks(
                     self._prepared(self.tasks, [], group_id, root_id, app),

@@ -6,17 +6,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pgcelery.compat.app import sending
+from pgcelery.compat.app import running, sending
+from pgcelery.engine import NewJob
 
 
 @contextmanager
-def together(app: Any) -> Iterator[None]:
+def together(app: Any, workflow: str) -> Iterator[list[NewJob]]:
     """Insert all calls sent in this block at its end, at once; none if it raises.
 
-    Inside another such block, or where calls are collected for a task's end, they join those. Ids
-    that were frozen and have been used run again: another workflow is another use.
+    Inside another such block, or where calls are collected for a task's end, they join those.
+    Otherwise they are a workflow with that id. Ids that were frozen and have been used run again:
+    another workflow is another use.
     """
+    outermost = not running.is_collecting()
     with sending.collecting() as jobs:
-        yield
+        yield jobs
+    if outermost:
+        mark(jobs, workflow, leads=True)
     jobs[:] = [job._replace(again=True) for job in jobs]
     sending.insert(app, jobs)
+
+
+def mark(jobs: list[NewJob], workflow: str, *, leads: bool) -> None:
+    """Make `jobs` part of a workflow, which is listed by the first of them if that `leads`."""
+    jobs[:] = [
+        job._replace(workflow=workflow, leads=leads and not place) for place, job in enumerate(jobs)
+    ]
