@@ -133,20 +133,10 @@ def test_a_result_that_cannot_be_encoded_fails_the_task_and_drops_its_links(app:
     assert outcome.follow_ups == ()
 
 
-def test_links_and_chain_are_part_of_the_outcome(app: Offline) -> None:
+def test_links_are_part_of_the_outcome(app: Offline) -> None:
     @app.task(name="t")
     def t(*args: Any) -> str:
         return "r"
-
-    chain(t.s(1), t.s(2).set(task_id="second"), t.s(3).set(task_id="third")).apply_async()
-    outcome = app.work()
-    (second,) = outcome.follow_ups
-    assert (second.id, body(second)[0]) == ("second", ["r", 2])
-    assert headers(second)["parent_id"] == outcome.id
-    assert headers(second)["root_id"] == outcome.id
-    (third,) = app.work(second).follow_ups
-    assert (third.id, headers(third)["root_id"]) == ("third", outcome.id)
-    assert app.work(third).follow_ups == ()
 
     t.apply_async(link=[t.s(1), t.si(2), group(t.s(3), t.s(4))])
     outcome = app.work()
@@ -155,16 +145,48 @@ def test_links_and_chain_are_part_of_the_outcome(app: Offline) -> None:
     assert len(meta(outcome)["children"]) == 2
 
 
+def test_the_steps_of_a_chain_wait_for_one_another(app: Offline) -> None:
+    seen: list[Any] = []
+
+    @app.task(name="t", bind=True)
+    def t(self: Task[..., Any], *args: Any) -> str:
+        seen.append((args, self.request.argsrepr))
+        return "r"
+
+    chain(t.s(1), t.s(2).set(task_id="second"), t.s(3).set(task_id="third")).apply_async()
+    first, second, third = app.engine.jobs
+    outcome = app.work(first)
+    assert outcome.follow_ups == ()
+    assert meta(outcome)["children"] == [[["second", None], None]]
+    assert (first.parents, second.parents, third.parents) == ((), (first.id,), ("second",))
+    assert headers(second)["parent_id"] == headers(second)["root_id"] == first.id
+    assert headers(third)["root_id"] == first.id
+    outcome = app.go_on(second, outcome)
+    assert meta(outcome)["children"] == [[["third", None], None]]
+    assert meta(app.go_on(third, outcome))["children"] == []
+    assert seen == [((1,), "(1,)"), (("r", 2), "('r', 2)"), (("r", 3), "('r', 3)")]
+
+
 def test_a_failure_takes_the_rest_of_the_chain_with_it(app: Offline) -> None:
+    ran: list[Any] = []
+
     @app.task(name="t")
     def t(*args: Any) -> None:
+        ran.append(args)
         raise KeyError("k")
 
-    chain(t.s(), t.s().set(task_id="second"), t.s().set(task_id="third")).apply_async()
-    outcome = app.work()
-    assert outcome.follow_ups == ()
-    stored = {id: meta["result"]["exc_type"] for id, _, meta in app.engine.put}
-    assert stored == {"second": "KeyError", "third": "KeyError"}
+    @app.task(name="e")
+    def e(task_id: str) -> None: ...
+
+    chain(t.s(), t.s(), t.s()).apply_async(link_error=e.s())
+    first, second, third = app.engine.jobs
+    outcome = app.work(first)
+    assert [job.name for job in outcome.follow_ups] == ["e"]
+    for job in (second, third):
+        outcome = app.go_on(job, outcome)
+        assert (outcome.state, outcome.follow_ups) == (State.FAILED, ())
+        assert meta(outcome)["result"]["exc_type"] == "KeyError"
+    assert ran == [()]
 
 
 def test_error_links_are_called_or_sent_by_what_they_take(app: Offline) -> None:
@@ -276,11 +298,10 @@ def test_replacing_by_more_parks_the_job_until_its_id_comes_again(app: Offline) 
     job = app.sent()
     outcome = app.work()
     assert (outcome.state, outcome.id) == (State.WAITING, job.id)
-    (first,) = outcome.follow_ups
+    first, second = outcome.follow_ups
     assert first.id != job.id
-    (second,) = app.work(first).follow_ups
-    assert second.id == job.id
-    assert meta(app.work(second))["result"] == 3
+    assert (second.id, second.parents) == (job.id, (first.id,))
+    assert meta(app.go_on(second, app.work(first)))["result"] == 3
 
 
 def test_started_is_stored_if_asked(app: Offline) -> None:

@@ -74,6 +74,10 @@ class Offline(Celery):
         """Run a job, by default the latest."""
         return self.handler.open(self.claim(job, **fields))()
 
+    def go_on(self, job: NewJob, before: Outcome) -> Outcome:
+        """Run a job that waited for one that has come to `before`."""
+        return self.work(job, fed=(before.id, int(before.state), before.result))
+
     def lose(self, kind: str, **why: Any) -> Outcome:
         """End the latest job without running it."""
         fields = {key: why.pop(key) for key in ("delivery",) if key in why}
