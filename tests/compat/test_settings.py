@@ -394,6 +394,7 @@ def test_the_table_shows_what_was_set_without_secrets():
         ("postgresql://u:p@ss@h/d", "postgresql://u:**@h/d"),
         ("postgresql://h/d?user=u&password=pw", "postgresql://h/d?user=u&password=**"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("redis://u:p,a;@ss@h:6379/0", "redis://u:**@h:6379/0"),
         ("sentinel://:a@h1;sentinel://:b@h2", "sentinel://:**@h1;sentinel://:**@h2"),
         ("disabled", "disabled"),
         (None, None),

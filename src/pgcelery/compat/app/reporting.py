@@ -40,9 +40,9 @@ def appstr(app: Any) -> str:
     return f"{app.main or '__main__'} at {id(app):#x}"
 
 
-#: user:password@ in the authority of a URL. A password may hold @ and even /, so the last @ that
-#: could end it is taken: better to mask too much.
-_PASSWORD = re.compile(r"(?<=://)([^:@/\s;,]*):([^\s;,]*)@")
+#: user:password@ in the authority of a URL. A password may hold @, / and a comma, so the last @
+#: before another URL begins is taken: better to mask too much.
+_PASSWORD = re.compile(r"(?<=://)([^:@/\s;,]*):((?:(?![;,][\w+.-]+://)\S)*)@")
 _SECRET_PARAMETER = re.compile(r"((?:password|secret|token|sig)[\w-]*=)[^&;#\s]*", re.IGNORECASE)
 
 
