@@ -32,6 +32,10 @@ test:  ## the tests, on an embedded PostgreSQL
 faults:  ## only those that kill processes or cut connections
 	$(PY) -m pytest -m fault
 
+TIER ?= core
+celery-suite:  ## Celery's own integration tests on pgcelery; TIER=core, stretch or all
+	$(PY) -m tests.celery_compat.suite --tier $(TIER)
+
 cov:  ## the tests with coverage
 	$(PY) -m coverage run -m pytest
 	$(PY) -m coverage combine -q
@@ -40,6 +44,6 @@ cov:  ## the tests with coverage
 bench:  ## pgcelery against Celery on Redis, interleaved
 	$(PY) -m bench
 
-ci: check test  ## what CI runs in its own environment
+ci: check test celery-suite  ## what CI runs in its own environment
 
-.PHONY: help setup check lint types contracts fix test faults cov bench ci
+.PHONY: help setup check lint types contracts fix test faults celery-suite cov bench ci

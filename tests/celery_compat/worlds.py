@@ -71,17 +71,18 @@ def redis_server() -> Iterator[str]:
         ]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             try:
-                wait_for(lambda: _pong(port))
+                wait_for(lambda: _answers(port, process.pid))
                 yield f"redis://127.0.0.1:{port}"
             finally:
                 process.terminate()
 
 
-def _pong(port: int) -> bool:
+def _answers(port: int, pid: int) -> bool:
+    """Whether it is this Redis: between our choice and its bind another may have got the port."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as s:
-            s.sendall(b"PING\r\n")
-            return s.recv(16).startswith(b"+PONG")
+            s.sendall(b"INFO server\r\n")
+            return f"process_id:{pid}\r\n".encode() in s.recv(65536)
     except OSError:
         return False
 
