@@ -219,6 +219,9 @@ class Link:
             elif status == pq.ExecStatus.FATAL_ERROR:
                 state = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
                 text = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
+                context = result.error_field(pq.DiagnosticField.CONTEXT) or b""
+                where = context.partition(b"\n")[0]  # which statement of which function
+                text = b"%s [%s]" % (text, where) if where else text
                 self._error = self._error or (state.decode(), text.decode(errors="replace"))
             elif status == pq.ExecStatus.PIPELINE_SYNC:
                 self._answer()

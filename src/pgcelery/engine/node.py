@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _LINGER_S = 0.002  # outcomes wait this long for company while other jobs run
 _RECONNECT_S = (0.05, 10.0)  # first and slowest pause between attempts
 _REFUSED_PAUSE_S = 0.5  # after the server refused a statement for a passing reason
-_ISOLATE = ("22", "23", "54", "P0")  # SQLSTATE classes that blame the data, not the moment
+_ISOLATE = ("21", "22", "23", "54", "P0")  # SQLSTATE classes that blame the data, not the moment
 
 
 class Node:

@@ -464,9 +464,9 @@ def _anew(sig: Any) -> Any:
 
 
 def _after(waits: dict[str, Any]) -> dict[str, Any]:
-    """Say to the body what its header waited for."""
+    """Say to the body which step of a chain its header waited for."""
     before = waits.get("chord_parents")
-    return {} if before is None else {"chord_after": inputs.flat(before)}
+    return {"chord_after": [before]} if isinstance(before, str) else {}
 
 
 def _body_options(options: dict[str, Any]) -> dict[str, Any]:
