@@ -277,6 +277,11 @@ class Client:
         rows = self._run("results/fetch", {"ids": TextArray.of(list(ids))})
         return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
 
+    def failures(self, ids: Collection[str]) -> dict[str, StoredResult]:
+        """Read the results of those that ended otherwise than completed."""
+        rows = self._run("results/failures", {"ids": TextArray.of(list(ids))})
+        return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
+
     def inputs(
         self, id: str, ids: Collection[str]
     ) -> tuple[dict[str, StoredResult], dict[str, StoredResult | None]]:

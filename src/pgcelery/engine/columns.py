@@ -136,6 +136,7 @@ def _rest_of_one(job: NewJob, queue_id: int) -> list[Array]:
     return _rest([job], [queue_id], frozenset())
 
 
+@lru_cache(maxsize=1)
 def no_follow_ups() -> list[Array]:
     """Give the empty form of the nineteen follow-up arguments of ``step_v2``."""
     return [BigintArray.of([]), *columns([], {})]

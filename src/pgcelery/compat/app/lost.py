@@ -289,9 +289,10 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
         return redelivery(job, counted=False)
     except Exception as exc:
         # The error links of a later step of a chain are those of the step that failed.
-        upstream = delivery.app.backend.failure_among(headers.get("chord_after") or ())
-        if upstream is not None or isinstance(headers["chord_parents"], str):
-            return failure(delivery, upstream or exc, hooks=False, signal=False, errbacks=False)
+        failed = delivery.app.backend.failed_among(headers.get("chord_after") or (), hidden=True)
+        cause = next((meta["result"] for meta in failed.values()), exc)
+        if failed or isinstance(headers["chord_parents"], str):
+            return failure(delivery, cause, hooks=False, signal=False, errbacks=False)
         _leave_out_called(delivery, exc)
         return failure(delivery, exc, hooks=False, signal=False)
     return None

@@ -144,6 +144,12 @@ class Backend(Storing, Waiting):
         metas: dict[str, Meta] = retried(self.app, self._metas, ids)
         return metas
 
+    def failed_among(self, ids: Collection[str], *, hidden: bool = False) -> dict[str, Meta]:
+        """Give what is stored of those calls that failed or were revoked, asking once."""
+        rows = retried(self.app, self.app.engine.failures, ids) if ids else {}
+        metas = {task_id: self._meta_of(row, hidden=hidden) for task_id, row in rows.items()}
+        return {one: meta for one, meta in metas.items() if meta["status"] != states.PENDING}
+
     def _metas(self, ids: Iterable[str]) -> dict[str, Meta]:
         """Read what is stored of several calls."""
         ids = list(ids)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -176,16 +176,6 @@ class Failing:
             if meta["status"] not in states.READY_STATES:
                 raise Ignore(f"Dependency {task_id} was ignored")
         return inputs.fill(args, headers, values.__getitem__, joined)
-
-    def failure_among(self, ids: Collection[str]) -> BaseException | None:
-        """Give what the first failed one of these calls raised, if one failed."""
-        rows = self.app.engine.results(ids)
-        for task_id in ids:
-            meta = self._meta_of(rows.get(task_id), hidden=True)
-            if meta["status"] in states.PROPAGATE_STATES:
-                cause: BaseException = meta["result"]
-                return cause
-        return None
 
     def chord_error_from_stack(self, callback: Any, exc: Any = None) -> Any:
         """Fail the body of a chord, with all that follows it, and call its error links.

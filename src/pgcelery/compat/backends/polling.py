@@ -37,6 +37,11 @@ class BaseBackend(Backend):
     def _metas(self, ids: Iterable[str]) -> dict[str, Meta]:
         return {task_id: self._get_task_meta_for(task_id) for task_id in ids}
 
+    def failed_among(self, ids: Collection[str], *, hidden: bool = False) -> dict[str, Meta]:
+        """Give what is stored of those calls that failed or were revoked."""
+        metas = self._metas(ids)
+        return {one: m for one, m in metas.items() if m["status"] in states.PROPAGATE_STATES}
+
     def _ended(self, ids: Collection[str], timeout_s: float | None) -> dict[str, Meta]:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:

@@ -7,8 +7,8 @@ place is held by `SLOT`, so that the call has as many arguments as it will have.
 ``chord_immutable`` says that it only waits and takes no argument; ``chord_member`` that it is one
 of a group that is a chord's body, which fails with the header's own error; ``chord_latch`` that the
 ids joined this latch of the engine, which is the one parent; ``chord_after`` the step of a chain
-that a chord's header waited for: if that failed, so does the body, in silence; ``chord_lives`` the seconds for
-which a call may run, counted from the end of what it waited for. Pure.
+that a chord's header waited for: if that failed, so does the body, in silence; ``chord_lives`` the
+seconds until it expires, counted from the end of what it waited for. Pure.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Source: Celery 5.7, `celery.result`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from pgcelery.compat import states
 from pgcelery.compat._state import current_app
 from pgcelery.compat.exceptions import ImproperlyConfigured
 from pgcelery.compat.result.joining import assert_will_not_block
-from pgcelery.compat.result.single import AsyncResult, Meta, ResultBase
+from pgcelery.compat.result.single import AsyncResult, Meta, ResultBase, leaves
 
 Callback = Callable[[str, Any], Any]
 
@@ -82,9 +82,10 @@ class ResultSet(ResultBase):
 
     def maybe_throw(self, callback: Callback | None = None, propagate: bool = True) -> None:
         """Raise what one of them raised, if one did."""
-        self._states()
-        for result in self.results:
-            result.maybe_throw(callback=callback, propagate=propagate)
+        known = self._states_by_id()
+        for result in leaves(self.results):
+            if callback is not None or known[result.id] in states.READY_STATES:
+                result.maybe_throw(callback=callback, propagate=propagate)
 
     maybe_reraise = maybe_throw
 
@@ -100,7 +101,7 @@ class ResultSet(ResultBase):
         """How many returned."""
         known = self._states_by_id()
         return sum(
-            all(known[leaf.id] == states.SUCCESS for leaf in _leaves([result]))
+            all(known[leaf.id] == states.SUCCESS for leaf in leaves([result]))
             for result in self.results
         )
 
@@ -112,7 +113,7 @@ class ResultSet(ResultBase):
         """Look up the states of all in one go."""
         found: dict[str, str] = {}
         unknown = {}
-        for leaf in _leaves(self.results):
+        for leaf in leaves(self.results):
             if leaf._cache or not isinstance(leaf, AsyncResult):
                 found[leaf.id] = leaf.state
             else:
@@ -310,14 +311,6 @@ class ResultSet(ResultBase):
     def backend(self) -> Any:
         """Where to ask."""
         return self.app.backend if self.app else self.results[0].backend
-
-
-def _leaves(results: Iterable[Any]) -> Iterator[Any]:
-    for result in results:
-        if isinstance(result, ResultSet):
-            yield from _leaves(result.results)
-        else:
-            yield result
 
 
 @Thenable.register

@@ -6,7 +6,7 @@ Source: Celery 5.7, `celery.result`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -205,8 +205,12 @@ class AsyncResult(ResultBase, Generic[R]):
     wait = get
 
     def _maybe_reraise_parent_error(self) -> None:
-        for node in reversed(list(self._parents())):
-            node.maybe_throw()
+        calls = list(leaves(reversed(list(self._parents()))))
+        unknown = [one.id for one in calls if type(one) is AsyncResult and one._cache is None]
+        failed = self.backend.failed_among(unknown)
+        for one in calls:
+            if one.id in failed or one.id not in unknown:
+                one.maybe_throw()
 
     def _parents(self) -> Iterator[Any]:
         node = self.parent
@@ -430,3 +434,13 @@ def result_from_tuple(r: Any, app: Any = None) -> Any:
         return app.AsyncResult(id, parent=parent)
     members = [result_from_tuple(child, app) for child in nodes]
     return app.GroupResult(id, members, parent=parent)
+
+
+def leaves(results: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over the results of calls in these, groups among them opened."""
+    for result in results:
+        members = getattr(result, "results", None)
+        if members is None:
+            yield result
+        else:
+            yield from leaves(members)
