@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.celery_compat.suite.demand import file_of
 from tests.celery_compat.suite.outcomes import Outcome
-from tests.celery_compat.suite.verdict import Verdict
+from tests.celery_compat.suite.verdict import MISSING, Verdict
 
 SHOWN_LINES = 25  # of a failure's text, its last
 SHOWN_WIDTH = 160
@@ -17,7 +17,12 @@ SHOWN_WIDTH = 160
 def text(verdict: Verdict, outcomes: Mapping[str, Outcome], known: Mapping[str, str]) -> str:
     """Tell of every problem, then the table by file; the last line is ``N of M passed``."""
     lines = []
+    missing = [problem.key for problem in verdict.problems if problem.what == MISSING]
+    if missing:
+        lines += ["", "not collected, or never begun:", *(f"  {key}" for key in missing)]
     for problem in verdict.problems:
+        if problem.what == MISSING:
+            continue
         lines += ["", f"{problem.what.upper()} {problem.key}"]
         lines += [
             f"    {line[:SHOWN_WIDTH]}" for line in problem.details.splitlines()[-SHOWN_LINES:]

@@ -26,7 +26,7 @@ def verdict_on(state: str | None, known: bool) -> str:
     verdict = judge([KEY], outcomes, {KEY: "for a reason"} if known else {})
     assert len(verdict.passed) + len(verdict.known) + len(verdict.problems) == 1
     if verdict.problems:
-        return verdict.problems[0].details
+        return verdict.problems[0].details or verdict.problems[0].what
     return "passed" if verdict.passed else "known"
 
 
@@ -41,8 +41,8 @@ def verdict_on(state: str | None, known: bool) -> str:
         ("skipped", True, "known"),
         ("unfinished", False, "why"),
         ("unfinished", True, "why"),
-        (None, False, "not collected, or never begun"),
-        (None, True, "not collected, or never begun"),
+        (None, False, "missing"),
+        (None, True, "missing"),
     ],
 )
 def test_the_list_of_known_failures_is_strict(state, known, expected):
