@@ -281,7 +281,7 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
     headers, request, job = delivery.message.headers, delivery.request, delivery.job
     try:
         args = delivery.app.backend.chord_args(headers, request["args"], fed(job))
-        if args != tuple(request["args"]):
+        if not headers.get("chord_immutable"):
             request.update(args=list(args), argsrepr=repr_args(delivery.app, args, 1024))
     except Ignore:
         return Outcome(job.id, job.token, State.COMPLETED)
