@@ -1,4 +1,4 @@
-"""Jobs of one workflow: what a freed job gets, what joins it, what is dropped, how long it is kept."""
+"""Jobs of one workflow: what a freed job gets, what joins, what is dropped, how long it is kept."""
 
 from __future__ import annotations
 
