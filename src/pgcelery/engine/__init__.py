@@ -12,6 +12,7 @@ from pgcelery.engine.errors import (
     EmbeddedServerError,
     EngineError,
     InvalidJob,
+    NotEnded,
     PoolTimeout,
     SchemaMismatch,
 )
@@ -27,6 +28,7 @@ from pgcelery.engine.job import (
 )
 from pgcelery.engine.stream import EventReader, EventWriter
 from pgcelery.engine.worker import Worker
+from pgcelery.engine.workflows import Member, Rerun, WorkflowInfo, WorkflowJobs
 
 __all__ = [
     "Client",
@@ -41,14 +43,19 @@ __all__ = [
     "Job",
     "JobInfo",
     "Lost",
+    "Member",
     "NewJob",
+    "NotEnded",
     "Outcome",
     "PoolTimeout",
     "QueueCounts",
+    "Rerun",
     "Run",
     "SchemaMismatch",
     "State",
     "StoredResult",
     "Worker",
     "WorkerInfo",
+    "WorkflowInfo",
+    "WorkflowJobs",
 ]

@@ -24,6 +24,7 @@ from pgcelery.engine.database import Connections, load, translated
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.job import NewJob, State, StoredResult
+from pgcelery.engine.workflows import Workflows
 
 _TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notifications buy nothing
 _LOOK_AGAIN_S = (0.01, 0.5)  # first and slowest look while waiting for a result
@@ -72,7 +73,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client:
+class Client(Workflows):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):

@@ -6,6 +6,7 @@
     ├── DatabaseUnavailable   no connection, or it broke; trying again can help
     ├── SchemaMismatch        the database's schema is older, or newer and breaking
     ├── InvalidJob            a job that the database could not hold; nothing was written
+    ├── NotEnded              a job that is to run again has not ended; nothing was done
     ├── EmbeddedServerError   the embedded PostgreSQL could not be started
     └── PoolTimeout           no free connection in time; trying again can help
 """
@@ -27,6 +28,10 @@ class SchemaMismatch(EngineError):
 
 class InvalidJob(EngineError, ValueError):
     """A job that the database could not hold: too long, or text with NUL. Nothing was written."""
+
+
+class NotEnded(EngineError):
+    """A job that is to run again, or that such a one needs, has not ended. Nothing was done."""
 
 
 class EmbeddedServerError(EngineError):

@@ -5,8 +5,9 @@
 -- ended already. An edge to a child of no job in this call is for join_v1. Bit 64 of the flags says
 -- that an id whose run has ended runs anew, unless its payload shows that this is the same send;
 -- bit 128 that the job is the one its workflow is listed by. lives: seconds from the release of a job
--- with parents to its expiry, in place of a time.
-create function pgcelery.enqueue_v2(
+-- with parents to its expiry, in place of a time. What joins a cancelled workflow is cancelled too, but
+-- the job that leads begins it anew.
+create or replace function pgcelery.enqueue_v2(
     ids text[], queue_ids integer[], priorities smallint[], names text[], payloads bytea[],
     due_ats timestamptz[], delays double precision[], expiries timestamptz[],
     max_deliveries smallint[], ttls double precision[], parents integer[], flags smallint[],
@@ -31,7 +32,7 @@ begin
             returning s.id
         )
         update pgcelery.jobs j
-        set parked = true, joined = null
+        set parked = true, joined = null, last_token = null
         from ended e
         where j.id = e.id;
     end if;
@@ -64,7 +65,11 @@ begin
             max_deliveries = excluded.max_deliveries, ttl_s = excluded.ttl_s,
             parents = excluded.parents, flags = j.flags & 129 | excluded.flags, key = excluded.key,
             key_limit = excluded.key_limit, workflow = coalesce(excluded.workflow, j.workflow),
-            lives_s = excluded.lives_s, parked = false
+            lives_s = excluded.lives_s, parked = false,
+            -- A run that parked it had a token: this goes on with the same use of the id.
+            sent = case when j.last_token is not null then coalesce(j.sent, row(
+                       j.queue_id, j.priority, j.max_deliveries, j.name, j.payload, j.ttl_s,
+                       j.delay_s, j.lives_s, j.key, j.key_limit)::pgcelery.sending) end
         where j.parked
         returning j.id, j.seq, j.queue_id, j.priority, j.due_at, j.parents, j.flags
     ), now_ready as (
@@ -94,6 +99,18 @@ begin
             from unnest(edge_parents, edge_children) as e(parent, child)
             where e.parent = any (created) and e.child <> all (ids);
         end if;
+    end if;
+
+    if workflows[1] is not null and exists (select from pgcelery.stopped) then
+        delete from pgcelery.stopped t
+        using unnest(workflows, flags) as g(workflow, flag)
+        where t.workflow = g.workflow and g.flag & 128 = 128;
+        insert into pgcelery.cancels (job_id, terminate, signum)
+        select g.id, false, 15
+        from unnest(ids, workflows) as g(id, workflow)
+        join pgcelery.stopped t on t.workflow = g.workflow
+        where g.id = any (created)
+        on conflict (job_id) do nothing;
     end if;
 
     if cardinality(created) = cardinality(ids) then

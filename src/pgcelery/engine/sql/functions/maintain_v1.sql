@@ -139,6 +139,7 @@ begin
     delete from pgcelery.inbox i where i.expires_at < now();
     delete from pgcelery.replies p where p.expires_at < now();
     delete from pgcelery.late l where l.at < now() - interval '7 days';
+    delete from pgcelery.stopped t where t.at < now() - interval '7 days';
 
     return query select 7, null::text, pruned::bigint, null::integer, null::text, null::bytea,
                         buried, returned, null::integer;

@@ -1,8 +1,9 @@
 -- Record runs that end with "again": state 4 retries at a time, state 2 gives the job back. The
--- job keeps its place in the order of enqueue. Fenced like finish_v2; a repeat of what was recorded
--- is recognised by jobs.last_token. Each row is a handful of statements: this is not the hot path.
+-- job keeps its place in the order of enqueue, and in a workflow what it was sent as, for a replay.
+-- Fenced like finish_v2; a repeat of what was recorded is recognised by jobs.last_token. Each row is a
+-- handful of statements: this is not the hot path.
 -- Rows returned: kind 2 late (name = reason), 8 a queue that got work.
-create function pgcelery.reschedule_v1(
+create or replace function pgcelery.reschedule_v1(
     me integer, tokens bigint[], ids text[], states smallint[], payloads bytea[],
     queue_ids integer[], priorities smallint[], due_ats timestamptz[], delays double precision[],
     expiries timestamptz[], counted boolean[], results bytea[]
@@ -57,7 +58,11 @@ begin
             priority = coalesce(o.priority, j.priority),
             expires_at = coalesce(o.expires_at, j.expires_at),
             due_at = due,
-            last_token = o.token
+            last_token = o.token,
+            sent = case when o.payload is null or j.workflow is null then j.sent
+                        else coalesce(j.sent, row(
+                            j.queue_id, j.priority, j.max_deliveries, j.name, j.payload, j.ttl_s,
+                            j.delay_s, j.lives_s, j.key, j.key_limit)::pgcelery.sending) end
         where j.id = o.id
         returning j.queue_id, j.priority, j.seq into job;
         continue when not found;  -- forgotten or pruned by an operator while it ran
