@@ -164,7 +164,7 @@ class Generator:
             milliseconds=random.randint(5, 50),
             fixed=random.randrange(1000) if first or immutable else None,
             immutable=immutable,
-            links=tuple(self._links(2)) if random.random() < 0.1 else (),
+            links=tuple(self._links(2)) if random.random() < 0.25 else (),
         )
 
     def _links(self, depth: int) -> Iterator[Plan]:

@@ -246,7 +246,7 @@ def test_what_a_stopped_worker_says_after_its_lease_is_refused(
         return trial.refused() == len(trial.repeated(fleet))
 
     wait_for(over, 60, lambda: str(trial.rows_left()))
-    wait_for(heard, 20, lambda: f"{trial.refused()} refused of {trial.repeated(fleet)}")
+    wait_for(heard, 20, lambda: f"{trial.refused()} refused of {len(trial.repeated(fleet))}")
     check_all_went_right(trial, fleet)
     say(trial, f"{fleet.strikes} stops, {trial.refused()} outcomes refused")
     assert trial.refused()
