@@ -114,13 +114,20 @@ def test_a_distribution_with_another_digest_is_refused(tmp_path: Path):
     assert source.checked(path, hashlib.sha256(b"another").hexdigest()) == path
 
 
-def test_gates_are_lifted_and_must_be_where_they_were():
+def test_the_tests_are_changed_where_they_must_be_and_only_there():
     gate = "    if not app.conf.result_backend.startswith('redis'):\n        raise\n"
-    assert "    if False:\n" in source.adapted("test_group_chains.py", gate, 20)
-    with pytest.raises(SuiteError, match="2 gates"):
-        source.adapted("test_group_chains.py", gate * 2, 20)
+    opened = "    if False:\n        raise\n"
+    late = "    res = task.delay()\n    assertion_result = False\n"
+    in_time = "    assertion_result = False\n    res = task.delay()\n"
+    change = source.adapted
+    assert change("test_group_chains.py", gate, 20) == opened
+    assert change("test_tasks.py", (gate * 3) + late * 2, 20) == opened * 3 + in_time * 2
+    assert change("test_canvas.py", gate * 75 + "TIMEOUT = 60\n", 20).endswith("\nTIMEOUT = 20\n")
+    assert change("test_redis_backend.py", gate, 20) == gate
+    with pytest.raises(SuiteError, match="expected 1"):
+        change("test_group_chains.py", gate * 2, 20)
     with pytest.raises(SuiteError, match="TIMEOUT"):
-        source.adapted("test_canvas.py", gate * 75 + "TIMEOUT = 61\n", 20)
+        change("test_canvas.py", gate * 75 + "TIMEOUT = 61\n", 20)
 
 
 def test_every_demanded_test_is_in_one_shard():
