@@ -48,6 +48,10 @@ def tasks(app, seen):
             raise self.retry(countdown=0)
         return x + 1
 
+    @app.task(shared=False, name="p.become", bind=True)
+    def become(self, x, what):
+        raise self.replace(app.signature(what))
+
     @app.task(shared=False, name="p.ignore")
     def ignore(*args):
         raise Ignore
@@ -143,6 +147,31 @@ def test_a_header_whose_chain_is_cleared_fails_its_chord(tasks, dsn):
 def test_a_retried_step_is_still_waited_for(tasks):
     again, add = tasks["p.again"], tasks["t.add"]
     assert (again.s(1) | again.s() | add.s(5) | again.s()).apply_async().get(timeout=T) == 9
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["task", "chain", "chord", "group"])
+def test_a_replaced_step_is_still_waited_for_and_has_the_rest_of_the_chain(
+    app, tasks, seen, kind, place
+):
+    add, look = tasks["t.add"], tasks["p.look"]
+    what = {
+        "task": add.si(1, 1),
+        "chain": add.si(1, 1) | add.s(0),
+        "chord": chord([add.si(1, 0), add.si(1, 0)], tasks["t.tsum"].s()),
+        "group": group(add.si(2, 0)),
+    }[kind]
+    steps = [look.s() for _ in range(4)]
+    steps[place] = tasks["p.become"].s(*([0] if not place else []), what)
+    steps.append(add.si(5, 5))
+    result = chain(steps).apply_async()
+    assert result.get(timeout=T) == 10
+    results = [*parents_of(result)][::-1]
+    assert results[place].get() == ([2] if kind == "group" else 2)
+    assert results[place + 1].id in [child.id for child in results[place].children]
+    ids = [one.id for one in results]
+    others = [k for k in range(4) if k != place]
+    assert seen == [(ids[k], [*reversed(ids[k + 1 :])]) for k in others]
 
 
 def test_what_an_ignored_step_returns_goes_to_the_next_one_only(tasks, dsn):

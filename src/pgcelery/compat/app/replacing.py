@@ -40,8 +40,12 @@ def replace(task: Any, sig: Any) -> Any:
     if isinstance(sig, _chain):
         for step in maybe_list(sig.tasks) or ():
             step.set(replaced_task_nesting=nesting)
-    # Steps that wait for this id go on waiting for it.
-    for step in reversed(vars(request).get("chain") or () if not request.chain_link else ()):
+    rest = vars(request).get("chain") or ()
+    if request.chain_link:
+        # Steps that wait for this id go on waiting for it.
+        sig.set(chain_link=request.chain_link, **({"chain": rest} if rest else {}))
+        rest = ()
+    for step in reversed(rest):
         later = signature(step, app=task.app)
         later.set(replaced_task_nesting=nesting)
         sig |= later
