@@ -252,6 +252,18 @@ def test_steps_inherit_the_priority_of_the_first_one_if_asked(app, tasks):
     assert canvas.apply_async().get(timeout=T) == [7, 7, 7]
 
 
+def test_a_chain_of_all_kinds_in_a_header(app, tasks):
+    """Its last step waits for a body that is itself a chain: others wait for what comes last."""
+
+    @app.task(shared=False, name="p.one")
+    def one(*args):
+        return 1
+
+    inner = chord([one.s()], chain(one.s(), one.s()))
+    steps = chain(group(one.s(), one.s()), inner, group(one.s(), one.s()))
+    assert chord([steps], tasks["t.same"].s()).apply_async().get(timeout=T) == [[1, 1]]
+
+
 def test_a_long_chain(tasks):
     add = tasks["t.add"]
     assert (

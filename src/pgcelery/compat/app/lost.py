@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from pgcelery.compat import signals, states
-from pgcelery.compat.app import notes
+from pgcelery.compat.app import notes, sending
 from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.delivery import Delivery
 from pgcelery.compat.app.envelope import repr_args
@@ -33,9 +33,6 @@ __all__ = ("failure", "outcome", "soft_limit_passed", "unless_parents_succeeded"
 
 logger = logging.getLogger("celery.worker.request")
 
-#: Runs without an outcome after which an ``acks_late`` task is not tried again.
-MAX_DELIVERIES = 5
-
 #: How a task that ends without running is revoked: reason, and whether its process was killed.
 _REVOKED = {
     "cancelled": ("revoked", False),
@@ -54,7 +51,7 @@ def outcome(delivery: Delivery, why: Lost) -> Outcome:
         limit = _whole(why.limit_s)
         name = get_task_name(delivery.context, delivery.name)
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, name, job.id)
-        if late and not task.acks_on_timeout and job.delivery < MAX_DELIVERIES:
+        if late and not task.acks_on_timeout and job.delivery < sending.MAX_DELIVERIES:
             return redelivery(job, counted=True)
         return failure(delivery, TimeLimitExceeded(limit))
     if why.kind == "shutdown" and late:
@@ -94,7 +91,7 @@ def _try_again(delivery: Delivery, exc: WorkerLostError) -> Outcome | None:
             logger.exception(
                 "Failed to retry task %s[%s] after worker was lost", delivery.name, job.id
             )
-    if task.acks_late and task.reject_on_worker_lost and job.delivery < MAX_DELIVERIES:
+    if task.acks_late and task.reject_on_worker_lost and job.delivery < sending.MAX_DELIVERIES:
         return redelivery(job, counted=True)
     return None
 

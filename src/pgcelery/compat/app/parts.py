@@ -120,3 +120,18 @@ class Parts:
         if not hasattr(self._local, "oid"):
             self._local.oid = str(oid_from(self, threads=True))
         return str(self._local.oid)
+
+    def workflow(self, id: Any, *, limit: int | None = 10_000) -> Any:
+        """Look at a whole workflow; ours, not Celery's.
+
+        Args:
+            id: The workflow's id, that of any of its tasks, or a result.
+            limit: Most tasks to read; None for all.
+
+        Returns:
+            A `pgcelery.workflow.Workflow`.
+
+        Raises:
+            pgcelery.workflow.WorkflowNotFound: A LookupError: nothing is known of it.
+        """
+        return instantiate("pgcelery.compat.workflow:Workflow", self, id, limit=limit)
