@@ -187,8 +187,7 @@ class Workflows:
             jobs: Each starts at once, unless it is a child in `edges`.
             edges: (parent, child): the child waits for the parent; both are in `jobs`.
             workflow: Its id; if it was cancelled, that is over.
-            drops: Jobs that the replayed ones made, and will make anew: they are forgotten, but
-                for their results.
+            drops: Jobs that the replayed ones made, and will make anew: they are forgotten.
             needs: Jobs that are not touched, but must have ended.
 
         Raises:

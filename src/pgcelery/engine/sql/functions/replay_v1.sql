@@ -3,7 +3,7 @@
 -- `restores` names those that become what they were sent as, before retries and replacements;
 -- `payloads` may hold other bytes. `waits` says how many jobs one waits for by what it was sent with,
 -- `pendings` how many of those run again too, `awaited` whether such a one waits for it. `drops` are
--- forgotten, but not their results: who made them makes them anew. `needs` stay, but must have ended.
+-- forgotten with their results: who made them makes them anew. `needs` stay, but must have ended.
 -- Nothing is done if `refused` names one that has not. The token of the run before stays known, so
 -- that a repeat of its outcome is not late. `woken` are the queues that got work.
 create function pgcelery.replay_v1(
@@ -44,6 +44,7 @@ begin
     end if;
 
     delete from pgcelery.jobs j using unnest(drops) as d(id) where j.id = d.id;
+    delete from pgcelery.results s using unnest(drops) as d(id) where s.id = d.id;
     delete from pgcelery.stopped t where t.workflow = replay_v1.workflow;
     delete from pgcelery.cancels c using unnest(ids) as g(id) where c.job_id = g.id;
     update pgcelery.jobs j
