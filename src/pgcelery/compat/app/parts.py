@@ -15,6 +15,9 @@ from pgcelery.compat.app import backends, pickling
 from pgcelery.compat.loaders import get_loader_cls
 from pgcelery.compat.utils.imports import instantiate
 
+if TYPE_CHECKING:
+    from pgcelery.compat.workflow import Workflow
+
 __all__ = ("Parts",)
 
 
@@ -121,17 +124,15 @@ class Parts:
             self._local.oid = str(oid_from(self, threads=True))
         return str(self._local.oid)
 
-    def workflow(self, id: Any, *, limit: int | None = 10_000) -> Any:
+    def workflow(self, id: Any, *, limit: int | None = 10_000) -> Workflow:
         """Look at a whole workflow; ours, not Celery's.
 
         Args:
             id: The workflow's id, that of any of its tasks, or a result.
             limit: Most tasks to read; None for all.
 
-        Returns:
-            A `pgcelery.workflow.Workflow`.
-
         Raises:
             pgcelery.workflow.WorkflowNotFound: A LookupError: nothing is known of it.
         """
-        return instantiate("pgcelery.compat.workflow:Workflow", self, id, limit=limit)
+        found: Workflow = instantiate("pgcelery.compat.workflow:Workflow", self, id, limit=limit)
+        return found

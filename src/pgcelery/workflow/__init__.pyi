@@ -1,0 +1,1 @@
+from pgcelery.compat.workflow import *  # noqa: F403
