@@ -131,7 +131,8 @@ def test_an_unknown_option_is_a_usage_error(project: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["--autoscale", "10,3"], "--autoscale is not available"),
+        (["--autoscale", "many"], "autoscale is the most and the least number of processes"),
+        (["--autoscale", "0"], "autoscale is the most and the least number of processes"),
         (["-P", "gevent"], "There is no gevent pool"),
         (["--pool-start-method", "spawn"], "spawn is not available"),
         (["-c", "many"], "must be a non-negative integer or 'auto'"),

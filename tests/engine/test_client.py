@@ -21,6 +21,14 @@ def test_a_job_that_was_enqueued_waits_in_its_queue(client: Client):
     assert client.counts([job.queue])[job.queue].ready == 1
 
 
+def test_what_waits_in_queues_is_counted_up_to_a_number(client: Client):
+    later = datetime.now(UTC) + timedelta(hours=1)
+    client.enqueue([new_job() for _ in range(3)] + [new_job(queue="other"), new_job(due_at=later)])
+    assert client.waiting(["q"], 10) == 3
+    assert client.waiting(["q", "other", "never used"], 10) == 4
+    assert client.waiting(["q"], 2) == 2
+
+
 def test_a_second_enqueue_of_an_id_creates_nothing(client: Client):
     first, second = new_job(b"1", id="same"), new_job(b"2", id="same")
     assert client.enqueue([first]) == set()

@@ -209,7 +209,9 @@ def test_the_command_line_talks_to_workers(
     assert "pong" in said
     code, said = pgcelery("inspect", "ping", "-d", "w2@here")
     assert code == 69
-    assert said == "Error: No nodes replied within time constraint\n"
+    assert said == (
+        "Error: No nodes replied within time constraint (w2@here is not alive; alive: w1@here)\n"
+    )
     code, said = pgcelery("inspect", "registered", "-j")
     assert '"w1@here": ["proj.add' in said
     code, said = pgcelery("call", "proj.add", "-a", "[20, 22]")

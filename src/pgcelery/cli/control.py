@@ -5,6 +5,7 @@ Source: Celery 5.7, ``celery.bin.control``. Exit code 69 when no node replies, a
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -102,7 +103,8 @@ def _arguments(kind: str, command: str, args: list[str]) -> dict[str, Any]:
     known = _commands(kind)
     if command not in known:
         raise click.UsageError(
-            f"Command {command} not recognized. Available {kind} commands: {', '.join(known)}"
+            f"Command {command} not recognized.{_hint(kind, command, known)} "
+            f"Available {kind} commands: {', '.join(known)}"
         )
     meta = known[command]
     arguments = dict(_typed(meta, command, args))
@@ -112,6 +114,14 @@ def _arguments(kind: str, command: str, args: list[str]) -> dict[str, Any]:
     elif rest:
         raise click.UsageError(f"Command {command!r} takes arguments: {meta.signature}")
     return arguments
+
+
+def _hint(kind: str, command: str, known: dict[str, Any]) -> str:
+    other = "control" if kind == "inspect" else "inspect"
+    if command in _commands(other):
+        return f" It is one of `pgcelery {other}`."
+    close = difflib.get_close_matches(command, known, 3)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _typed(meta: Any, command: str, args: list[str]) -> Iterator[tuple[str, Any]]:
@@ -129,14 +139,34 @@ def _say(ctx: click.Context, reply: dict[str, Any], show_body: bool = False) -> 
     ctx.obj.say_chat("->", f"{title}{word}", indent(body, 4) if show_body else "", show_body)
 
 
-def _finish(ctx: click.Context, replies: Any, as_json: bool, count: bool) -> None:
-    if not replies:
-        from pgcelery.compat.exceptions import CeleryCommandException
-        from pgcelery.compat.platforms import EX_UNAVAILABLE
+def _nobody(ctx: click.Context, destination: list[str] | None) -> click.ClickException:
+    from pgcelery.compat.exceptions import CeleryCommandException
+    from pgcelery.compat.platforms import EX_UNAVAILABLE
 
-        raise CeleryCommandException(
-            message="No nodes replied within time constraint", exit_code=EX_UNAVAILABLE
-        )
+    nodes = ctx.obj.app.engine.workers()
+    alive = sorted({node.name for node in nodes if node.info.get("role") != "beat"})
+    missing = [name for name in destination or () if name not in alive]
+    if not alive:
+        why = "no worker is alive"
+    elif missing:
+        why = f"{', '.join(missing)} is not alive; alive: {', '.join(alive)}"
+    else:
+        why = f"alive, but silent: {', '.join(alive)}"
+    return CeleryCommandException(
+        message=f"No nodes replied within time constraint ({why})", exit_code=EX_UNAVAILABLE
+    )
+
+
+def _finish(
+    ctx: click.Context,
+    replies: Any,
+    destination: list[str] | None,
+    *,
+    as_json: bool,
+    count: bool = True,
+) -> None:
+    if not replies:
+        raise _nobody(ctx, destination)
     if as_json:
         dumps: Any = json.dumps  # kombu does not say its types
         ctx.obj.echo(dumps(replies))
@@ -161,7 +191,7 @@ def status(
         destination=destination,
         callback=None if as_json else partial(_say, ctx),
     ).ping()
-    _finish(ctx, replies, as_json, count=True)
+    _finish(ctx, replies, destination, as_json=as_json)
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
@@ -185,7 +215,7 @@ def inspect(
         destination=destination,
         callback=None if as_json else partial(_say, ctx, show_body=True),
     )._request(command, **arguments)
-    _finish(ctx, replies, as_json, count=True)
+    _finish(ctx, replies, destination, as_json=as_json)
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
@@ -212,4 +242,4 @@ def control(
         callback=None if as_json else partial(_say, ctx, show_body=True),
         reply=True,
     )
-    _finish(ctx, replies, as_json, count=False)
+    _finish(ctx, replies, destination, as_json=as_json, count=False)

@@ -52,6 +52,16 @@ def _concurrency(ctx: click.Context, param: click.Parameter, value: str | None) 
     return int(value) or None
 
 
+def _autoscale(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    from pgcelery.compat.exceptions import ImproperlyConfigured
+    from pgcelery.compat.worker.autoscale import bounds
+
+    try:
+        return bounds(value)
+    except ImproperlyConfigured as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
 def _from_conf(name: str) -> Any:
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if value or ctx.resilient_parsing:
@@ -155,7 +165,14 @@ FEATURES, BEAT = "Features", "Embedded Beat Options"
 @_option(FEATURES, "--without-mingle", is_flag=True, help="Taken without effect.")
 @_option(FEATURES, "--without-heartbeat", is_flag=True, help="Send no heartbeat events.")
 @_option(FEATURES, "--heartbeat-interval", type=int, help="Seconds between two heartbeats.")
-@_option(FEATURES, "--autoscale", metavar="<max>,<min>", help="Not available yet; refused.")
+@_option(
+    FEATURES,
+    "--autoscale",
+    callback=_autoscale,
+    metavar="<max>,<min>",
+    help="Grow the pool up to max while tasks wait, shrink it to min when it rests; "
+    "replaces --concurrency.",
+)
 @_option(
     BEAT,
     "-B",
@@ -220,17 +237,12 @@ def worker(
 
 
 def _refuse(ctx: click.Context, options: dict[str, Any]) -> None:
-    if options.get("autoscale"):
-        raise click.UsageError(
-            "--autoscale is not available yet; give a fixed --concurrency.", ctx=ctx
-        )
     if options.get("pool_start_method") == "spawn":
         raise click.UsageError("--pool-start-method spawn is not available; use fork.", ctx=ctx)
     if options.get("pool") in ("eventlet", "gevent", "custom"):
         raise click.UsageError(
             f"There is no {options['pool']} pool; use --pool threads, prefork or solo.", ctx=ctx
         )
-    options.pop("autoscale", None)
 
 
 def _read_extra_configuration(ctx: click.Context, app: Any) -> None:

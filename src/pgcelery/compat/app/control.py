@@ -430,13 +430,8 @@ class Control:
         names = [destination] if isinstance(destination, str) else destination
         engine = self.app.engine
         with _kombu_errors():
-            if pattern and matcher:
-                names = [
-                    worker.name
-                    for worker in engine.workers()
-                    if match(worker.name, pattern, matcher)
-                    and (names is None or worker.name in names)
-                ]
+            if reply or (pattern and matcher):
+                names = self._nodes(command, names, pattern, matcher)
             sent = engine.broadcast(
                 body.encode(), destination=names, reply_to=ticket, ttl_s=self._ttl_s()
             )
@@ -455,6 +450,18 @@ class Control:
                     callback(answer)
                 answers.append(answer)
             return answers
+
+    def _nodes(
+        self, command: str, names: Sequence[str] | None, pattern: str | None, matcher: str | None
+    ) -> list[str]:
+        """Names of the live nodes that are meant and will answer; beat answers pings only."""
+        return [
+            node.name
+            for node in self.app.engine.workers()
+            if (names is None or node.name in names)
+            and (not (pattern and matcher) or match(node.name, pattern, matcher))
+            and (command == "ping" or node.info.get("role") != "beat")
+        ]
 
     def _ttl_s(self) -> float:
         return float(self.app.conf.get("control_queue_ttl") or 300.0)

@@ -145,7 +145,7 @@ class Worker(WorkController):
             f".> app:         {self._app_line()}",
             f".> database:    {mask(self.app.engine_config.dsn)}",
             f".> results:     {self._results_line()}",
-            f".> concurrency: {self.concurrency} ({self.pool_cls.__module__.split('.')[-1]})",
+            f".> concurrency: {self._size_line()} ({self.pool_cls.__module__.split('.')[-1]})",
             f".> task events: {'ON' if self.task_events else 'OFF'}",
             "",
             "[queues]",
@@ -164,6 +164,11 @@ class Worker(WorkController):
         if loader.endswith("loaders.app.AppLoader"):
             return name
         return f"{name} ({loader.rpartition('loaders.')[2]})"
+
+    def _size_line(self) -> str:
+        if self.autoscale:
+            return f"{{min={self.min_concurrency}, max={self.max_concurrency}}}"
+        return str(self.concurrency)
 
     def _results_line(self) -> str:
         expires = self.app.conf.result_expires

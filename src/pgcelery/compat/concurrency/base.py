@@ -27,8 +27,19 @@ class BasePool:
 
     #: whether ``--concurrency`` means processes
     is_cpu_bound = False
+    #: whether its size can change
+    can_grow = True
 
     @classmethod
     def build(cls, options: PoolOptions) -> Any:
         """Make the pool."""
         raise TypeError(f"{cls.__name__} is no pool")
+
+    @classmethod
+    def info(cls, pool: Any, worker: Any) -> dict[str, Any]:
+        """Describe a worker's pool, for ``inspect stats``."""
+        module = cls.__module__.split(".")[-1]
+        return {
+            "implementation": f"celery.concurrency.{module}:TaskPool",
+            "max-concurrency": pool.size,
+        }

@@ -5,8 +5,10 @@ Source: Celery 5.7, ``celery.worker.control`` (names, arguments and answers).
 
 from __future__ import annotations
 
+import importlib
 import logging
 import resource
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +18,7 @@ from pgcelery.compat.exceptions import WorkerShutdown
 from pgcelery.compat.platforms import EX_OK, signals
 from pgcelery.compat.utils.serialization import jsonify, strtobool
 from pgcelery.compat.utils.time import rate
+from pgcelery.compat.worker import looking
 from pgcelery.compat.worker import state as worker_state
 from pgcelery.compat.worker.panel import (
     Panel,
@@ -62,10 +65,12 @@ def conf(state: State, with_defaults: bool = False, **kwargs: Any) -> Any:
 @inspect_command(variadic="ids", signature="[id1 [id2 [... [idN]]]]")
 def query_task(state: State, ids: Any, **kwargs: Any) -> Any:
     """Query for task information by id."""
-    state.consumer.controller.refresh_active()
-    return {
-        request.id: (_state_of(request), request.info()) for request in _requests(_as_list(ids))
-    }
+    worker, ids = state.consumer.controller, _as_list(ids)
+    looking.refresh_active(worker)
+    found = {request.id: (_state_of(request), request.info()) for request in _requests(ids)}
+    for request in looking.scheduled_among(worker, (id for id in ids if id not in found)):
+        found[request.id] = ("scheduled", request.info())
+    return found
 
 
 def _requests(ids: Iterable[str]) -> Iterator[Request]:
@@ -131,7 +136,7 @@ def revoke_by_stamped_headers(
         worker_state.revoked_stamps[header] = known + _as_list(stamps)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
-    state.consumer.controller.refresh_active()
+    looking.refresh_active(state.consumer.controller)
     matched: dict[str, set[Any]] = {}
     for request in list(worker_state.active_requests):
         stamps = request.stamps
@@ -275,21 +280,20 @@ def stats(state: State, **kwargs: Any) -> Any:
 @inspect_command(alias="dump_schedule")
 def scheduled(state: State, **kwargs: Any) -> Any:
     """List of currently scheduled ETA/countdown tasks."""
-    controller = state.consumer.controller
     return [
         {
             "eta": request.eta.isoformat() if request.eta else None,
             "priority": 6,
             "request": request.info(),
         }
-        for request in controller.scheduled_requests(SCHEDULED_MAX)
+        for request in looking.scheduled(state.consumer.controller, SCHEDULED_MAX)
     ]
 
 
 @inspect_command(alias="dump_reserved")
 def reserved(state: State, **kwargs: Any) -> Any:
     """List of currently reserved tasks, not including scheduled/active."""
-    state.consumer.controller.refresh_active()
+    looking.refresh_active(state.consumer.controller)
     waiting = state.tset(worker_state.reserved_requests) - worker_state.active_requests
     return [request.info() for request in waiting]
 
@@ -297,7 +301,7 @@ def reserved(state: State, **kwargs: Any) -> Any:
 @inspect_command(alias="dump_active")
 def active(state: State, safe: bool = False, **kwargs: Any) -> Any:
     """List of tasks currently being executed."""
-    state.consumer.controller.refresh_active()
+    looking.refresh_active(state.consumer.controller)
     return [request.info(safe=safe) for request in state.tset(worker_state.active_requests)]
 
 
@@ -365,9 +369,40 @@ def _resident_kib() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+@inspect_command(
+    default_timeout=60.0,
+    args=[("type", str), ("num", int), ("max_depth", int)],
+    signature="[object_type=Request] [num=200 [max_depth=10]]",
+)
+def objgraph(
+    state: State, num: int = 200, max_depth: int = 10, type: str = "Request", **kwargs: Any
+) -> Any:
+    """Create graph of uncollected objects (memory-leak debugging).
+
+    Args:
+        state: The node.
+        num: Most objects to draw.
+        max_depth: Most levels of references.
+        type: Name of their class.
+        **kwargs: Accepted and not used.
+
+    Raises:
+        ImportError: The library objgraph is not installed.
+    """
+    library: Any = importlib.import_module("objgraph")
+    objects = library.by_type(type)[:num]
+    with tempfile.NamedTemporaryFile(prefix="cobjg", suffix=".png", delete=False) as file:
+        library.show_backrefs(
+            objects, max_depth=max_depth, highlight=lambda one: one in objects, filename=file.name
+        )
+        return {"filename": file.name}
+
+
 @control_command(args=[("n", int)], signature="[N=1]")
 def pool_grow(state: State, n: int = 1, **kwargs: Any) -> Any:
     """Grow pool by n processes/threads."""
+    if refusal := _not_by_hand(state, n):
+        return refusal
     state.consumer.pool.grow(n)
     return ok("pool will grow")
 
@@ -375,8 +410,17 @@ def pool_grow(state: State, n: int = 1, **kwargs: Any) -> Any:
 @control_command(args=[("n", int)], signature="[N=1]")
 def pool_shrink(state: State, n: int = 1, **kwargs: Any) -> Any:
     """Shrink pool by n processes/threads."""
+    if refusal := _not_by_hand(state, n):
+        return refusal
     state.consumer.pool.shrink(n)
     return ok("pool will shrink")
+
+
+def _not_by_hand(state: State, n: int) -> dict[str, Any] | None:
+    """Refuse to resize a pool that resizes itself, or by nothing."""
+    if state.consumer.controller.autoscaler is not None:
+        return nok("this pool autoscales; change its range with the autoscale command")
+    return nok(f"a pool changes by one slot or more, not by {n}") if n < 1 else None
 
 
 @control_command()
@@ -393,7 +437,11 @@ def pool_restart(
 @control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
 def autoscale(state: State, max: int | None = None, min: int | None = None, **kwargs: Any) -> Any:
     """Modify autoscale settings."""
-    raise ValueError("Autoscale not enabled")
+    scaler = state.consumer.controller.autoscaler
+    if scaler is None:
+        raise ValueError("Autoscale not enabled")
+    most, least = scaler.update(max, min)
+    return ok(f"autoscale now max={most} min={least}")
 
 
 @control_command()

@@ -5,7 +5,6 @@ Source: Celery 5.7, ``celery.worker.worker``: the order of hooks and signals, `s
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import sys
@@ -23,17 +22,18 @@ from pgcelery.compat.beat import EmbeddedService
 from pgcelery.compat.concurrency.base import BasePool, PoolOptions
 from pgcelery.compat.exceptions import ImproperlyConfigured, WorkerTerminate
 from pgcelery.compat.platforms import EX_FAILURE, Pidfile, create_pidlock
+from pgcelery.compat.utils.imports import reload_from_cwd
 from pgcelery.compat.utils.log import mlevel
 from pgcelery.compat.utils.nodenames import default_nodename, worker_direct
 from pgcelery.compat.utils.sysinfo import available_cpu_count, cpu_budget, is_auto_concurrency
 from pgcelery.compat.utils.timer2 import Timer
 from pgcelery.compat.worker import state, statistics
+from pgcelery.compat.worker.autoscale import WorkerComponent, bounds
 from pgcelery.compat.worker.consumer import Consumer
 from pgcelery.compat.worker.pidbox import Pidbox
-from pgcelery.compat.worker.request import Request
 from pgcelery.compat.worker.strategy import NodeHandler
 from pgcelery.compat.worker.taskevents import TaskEvents
-from pgcelery.engine import EngineConfig, EngineError, Job, Worker
+from pgcelery.engine import EngineConfig, EngineError, Worker
 from pgcelery.engine.pool import SoloPool
 
 __all__ = ("WorkController",)
@@ -64,9 +64,13 @@ class WorkController:
     exitcode: int | None = None
     #: the process that sends periodic tasks, of ``-B``
     beat: Any = None
-    #: autoscaling is not done
+    #: resizes the pool, from its start on; None unless asked for
     autoscaler: Any = None
-    autoscale: Any = None
+    #: bounds of the pool's size; without autoscaling the first is None
+    max_concurrency: int | None
+    min_concurrency: int
+    #: whether it was asked to end
+    closing = False
 
     def __init__(self, app: Any = None, hostname: str | None = None, **kwargs: Any) -> None:
         self.app = app or self.app
@@ -128,6 +132,7 @@ class WorkController:
         prefetch_multiplier: int | None = None,
         disable_rate_limits: bool | None = None,
         heartbeat_interval: float | None = None,
+        autoscaler_cls: Any = None,
         **_kw: Any,
     ) -> None:
         """Read options, falling back to the app's settings."""
@@ -142,6 +147,7 @@ class WorkController:
         self.prefetch_multiplier = int(either("worker_prefetch_multiplier", prefetch_multiplier))
         self.disable_rate_limits = bool(either("worker_disable_rate_limits", disable_rate_limits))
         self.heartbeat_interval = heartbeat_interval
+        self.autoscaler_cls = either("worker_autoscaler", autoscaler_cls)
         for name, limit in (("time_limit", time_limit), ("soft_time_limit", soft_time_limit)):
             setattr(self, name, either(f"task_{name}", limit))
             if limit is not None:
@@ -158,6 +164,7 @@ class WorkController:
         beat: bool = False,
         schedule_filename: str | None = None,
         scheduler: Any = None,
+        autoscale: Any = None,
         **kwargs: Any,
     ) -> None:
         """Choose queues, import modules, size the pool, create the steps."""
@@ -177,13 +184,15 @@ class WorkController:
         self.pool_cls = concurrency.get_implementation(self.pool_cls)
         self._concurrency_note: tuple[Any, ...] | None = None
         self.concurrency = self._resolve_concurrency()
+        self._setup_autoscale(autoscale)
         self.on_init_blueprint()
         self.timer = Timer()
         self.consumer = Consumer(self)
         self.steps: list[Any] = []
         for step in self.app.steps["consumer"]:
             raise ImproperlyConfigured(bootsteps.consumer_step_refusal(step))
-        self.blueprint = bootsteps.Blueprint(self.app.steps["worker"]).apply(self, **kwargs)
+        steps = [WorkerComponent, *self.app.steps["worker"]]
+        self.blueprint = bootsteps.Blueprint(steps).apply(self, **kwargs)
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """Choose the queues to consume.
@@ -224,12 +233,19 @@ class WorkController:
             self._concurrency_note = ("worker_concurrency=%r is not a number or 'auto'.", wanted)
             return available_cpu_count()
 
+    def _setup_autoscale(self, wanted: Any) -> None:
+        self.autoscale = bounds(wanted)
+        self.max_concurrency, self.min_concurrency = self.autoscale or (None, self.concurrency)
+        if self.autoscale and not getattr(self.pool_cls, "can_grow", True):
+            raise ImproperlyConfigured(
+                "A solo pool cannot grow; use --autoscale with --pool prefork or threads."
+            )
+
     @property
     def prefetch_count(self) -> int:
         """Tasks it may hold, the running ones included; 0 is no bound."""
-        if self.app.conf.worker_disable_prefetch:
-            return int(self.concurrency)
-        return int(self.concurrency) * self.prefetch_multiplier
+        size = int(self.concurrency if self.pool is None else self.pool.size)
+        return size if self.app.conf.worker_disable_prefetch else size * self.prefetch_multiplier
 
     def queue_names(self) -> list[str]:
         """Names of the engine's queues it consumes."""
@@ -287,7 +303,7 @@ class WorkController:
         self.handler = handler
         self.pool = self.pool_cls.build(
             PoolOptions(
-                size=self.concurrency,
+                size=max(1, self.min_concurrency),
                 max_tasks_per_child=self.max_tasks_per_child,
                 max_memory_per_child_kib=self.max_memory_per_child,
                 prefetch=self._prefetch(),
@@ -299,7 +315,7 @@ class WorkController:
             self.pool,
             name=self.hostname,
             queues=self.queue_names(),
-            info={"pool": self.pool_cls.__module__.split(".")[-1], "size": self.concurrency},
+            info={"pool": self.pool_cls.__module__.split(".")[-1], "size": self.pool.size},
             on_control=Pidbox(self).on_message
             if self.app.conf.worker_enable_remote_control
             else None,
@@ -372,36 +388,19 @@ class WorkController:
         """Ask for a warm shutdown; from any thread or signal handler, does not wait."""
         if exitcode is not None:
             self.exitcode = exitcode
+        self.closing = True
         if self.node is not None:
             self.node.stop("warm")
 
     def terminate(self, in_sighandler: bool = False, timeout_s: float | None = None) -> None:
         """Ask for a cold shutdown; running tasks are given `timeout_s` seconds. Does not wait."""
+        self.closing = True
         if self.node is not None and timeout_s:
             self.node.stop("warm", timeout_s=timeout_s)
         elif self.node is not None:
             self.node.stop("cold")
 
     # What remote control asks for.
-
-    def refresh_active(self) -> None:
-        """Bring `state.active_requests` up to date."""
-        running = self.node.active() if self.node is not None else []
-        for one in running:
-            request = state.requests.get(one.job.id)
-            if request is None:
-                request = Request(job=one.job, app=self.app, hostname=self.hostname)
-            request.accepted(one.pid, one.started_monotonic_s)
-            state.task_accepted(request)
-        ids = {one.job.id for one in running}
-        for request in [each for each in state.active_requests if each.id not in ids]:
-            state.active_requests.discard(request)
-
-    def scheduled_requests(self, limit: int) -> list[Request]:
-        """Tasks with an eta that wait in the database, in the queues it consumes."""
-        found = self.app.engine.scheduled(self.queue_names(), limit=limit)
-        jobs = [Job(one.id, 0, one.queue, one.name, one.payload, one.priority, 1) for one in found]
-        return [Request(job=job, app=self.app, hostname=self.hostname) for job in jobs]
 
     def info(self) -> dict[str, Any]:
         """Totals, pid, clock, uptime in seconds."""
@@ -438,7 +437,8 @@ class WorkController:
             if module not in sys.modules:
                 self.app.loader.import_from_cwd(module)
             elif reload:
-                (reloader or importlib.reload)(sys.modules[module])
+                reload_from_cwd(sys.modules[module], reloader)
+        self.consumer.reset_rate_limits()
         restart = getattr(self.pool, "restart", None)
         if restart is not None and self.node is not None:
             self.node.call(restart)

@@ -112,13 +112,11 @@ def call(state: State, method: str, arguments: dict[str, Any]) -> Any:
     Raises:
         SystemExit: The command ends the worker.
     """
+    if method not in Panel.data:
+        logger.error("There is no remote control command %r.", method)
+        return nok(repr(KeyError(method)))
     try:
         return Panel.data[method](state, **arguments)
-    except KeyError as exc:
-        if method not in Panel.data:
-            logger.error("No such method: %s", method)
-            return nok(f"No such method: {method}")
-        return _failed(method, exc)
     except Exception as exc:
         # A command may be the application's; the worker must outlive it.
         return _failed(method, exc)

@@ -5,9 +5,10 @@ Source: Celery 5.7, ``celery.worker.worker`` and the ``info`` of its parts (keys
 
 from __future__ import annotations
 
-import os
 import resource
 from typing import Any
+
+from pgcelery.compat.app.reporting import filter_hidden_settings
 
 __all__ = ("of", "rusage")
 
@@ -21,26 +22,27 @@ def rusage() -> dict[str, float]:
 def of(worker: Any) -> dict[str, Any]:
     """What a `WorkController` has and is connected to."""
     return {
-        "pool": _pool(worker),
+        "pool": worker.pool_cls.info(worker.pool, worker),
         "broker": _broker(worker.app),
         "prefetch_count": worker.prefetch_count,
         "rusage": rusage(),
     }
 
 
-def _pool(worker: Any) -> dict[str, Any]:
-    module = worker.pool_cls.__module__.split(".")[-1]
-    return {
-        "implementation": f"celery.concurrency.{module}:TaskPool",
-        "max-concurrency": worker.pool.size,
-        "processes": list(getattr(worker.pool, "pids", None) or [os.getpid()]),
-        "max-tasks-per-child": worker.max_tasks_per_child or "N/A",
-        "put-guarded-by-semaphore": False,
-        "timeouts": [worker.soft_time_limit or 0, worker.time_limit or 0],
-        "writes": {},
-    }
-
-
 def _broker(app: Any) -> dict[str, Any]:
+    """Where the database is, under the names of kombu's connections."""
     info: dict[str, Any] = app.connection().info()
-    return {name: value for name, value in info.items() if name != "password"}
+    config = app.engine_config
+    return {
+        **{name: value for name, value in info.items() if name not in ("uri", "password")},
+        "alternates": [],
+        "connect_timeout": round(config.connect_timeout_s),
+        "credential_provider": None,
+        "failover_strategy": "round-robin",
+        "heartbeat": config.heartbeat_s,
+        "insist": False,
+        "login_method": None,
+        "ssl": bool(app.conf.broker_use_ssl),
+        "transport_options": filter_hidden_settings(app.conf.broker_transport_options or {}),
+        "uri_prefix": None,
+    }

@@ -73,6 +73,12 @@ class NodeHandler(TaskHandler):
             _log_received(request)
         if signals.task_received.receivers:
             signals.task_received.send(sender=self.consumer, request=request)
+        for callback in self.consumer.on_task_message if self.consumer is not None else ():
+            try:
+                callback(request)
+            except Exception:
+                # A step's; the tasks after this one are still to be told of.
+                logger.exception("Error in on_task_message: %r", callback)
 
     def open(self, job: Job) -> Run:  # type: ignore[override]
         """Open a job for running; one that was marked as revoked only ends."""

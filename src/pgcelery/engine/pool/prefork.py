@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
+from typing import NamedTuple
 
 from pgcelery.engine.job import Handler, Job, Lost, Outcome
 from pgcelery.engine.pool.base import ActiveJob
@@ -22,6 +23,14 @@ from pgcelery.engine.pool.process import ChildProcess, Entry
 
 _BLIND_S = 0.05  #: between two looks at a child that has no pidfd
 _PATIENCE = 3  #: windows that a job waits in a child before it is taken back
+
+
+class ChildInfo(NamedTuple):
+    """One child, as statistics see it."""
+
+    pid: int
+    sent: int  #: jobs it ever got
+    held: int  #: jobs in it that have not ended
 
 
 class PreforkPool:
@@ -79,6 +88,10 @@ class PreforkPool:
         """Whether no job is inside and no outcome waits to be collected."""
         crew = self._crew
         return not (crew.outcomes or self._feed.backlog or any(c.entries for c in crew.children))
+
+    def children(self) -> list[ChildInfo]:
+        """List the children, those included that are about to end."""
+        return [ChildInfo(c.pid, c.sent, len(c.entries)) for c in self._crew.children]
 
     def start(self, handler: Handler) -> None:
         """Fork the children; each adds to `capacity` once it has prepared itself."""
@@ -174,6 +187,11 @@ class PreforkPool:
         staying.sort(key=lambda child: (bool(child.entries), -child.number))
         for child in staying[: max(0, len(staying) - self.size)]:
             child.retired = True
+            self._crew.retire(child)
+
+    def restart(self) -> None:
+        """Replace every child, a busy one after its job; never more than `size` at a time."""
+        for child in self._crew.children:
             self._crew.retire(child)
 
     def stop(self, *, kill: bool) -> None:

@@ -21,6 +21,11 @@ class ThreadPool(LocalPool):
         self._threads: list[threading.Thread] = []
         self._named = 0
 
+    @property
+    def threads(self) -> int:
+        """Count the threads, those included that are about to end."""
+        return sum(thread.is_alive() for thread in self._threads)
+
     def start(self, handler: Handler) -> None:
         """Prepare this process and start the threads."""
         super().start(handler)

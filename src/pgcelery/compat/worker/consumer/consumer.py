@@ -45,7 +45,7 @@ class Consumer:
         timer: Calls functions later.
         event_dispatcher: Sends the worker's events.
         heart: Sends its heartbeats; None with ``--without-heartbeat``.
-        on_task_message: Kept for steps that add to it; nothing is called.
+        on_task_message: Called with each request that is taken.
         gossip: None: workers do not talk among themselves.
     """
 
