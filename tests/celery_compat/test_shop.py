@@ -36,6 +36,11 @@ TRACE_DIFFERS: dict[str, str] = {
         "the result of a task that the worker does not have says what was called",
     ),
     "chords published": "a chord's body is written with its header, so its sender publishes it",
+    "chains published": "the steps of a chain are written together, so its sender publishes them",
+    **dict.fromkeys(
+        ["chains[5].queue", "chains[5].worker_is_set"],
+        "a step that never ran is ended by a worker of its queue",
+    ),
 }
 #: line of the worker's log, "-" if only Celery logs it and "+" if only pgcelery -> why it differs
 LOG_DIFFERS: dict[str, str] = {

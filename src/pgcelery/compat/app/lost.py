@@ -285,6 +285,8 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
     except DatabaseUnavailable:
         return redelivery(job, counted=False)
     except Exception as exc:
+        if not headers.get("chord_immutable"):
+            request["args"] = list(request["args"][1:])  # there was never a first one
         # The error links of a later step of a chain are those of the step that failed.
         failed = delivery.app.backend.failed_among(headers.get("chord_after") or (), hidden=True)
         cause = next((meta["result"] for meta in failed.values()), exc)
