@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from kombu.exceptions import OperationalError
 
@@ -194,6 +195,17 @@ def test_a_stamp_can_be_revoked(app: Celery, worker: Any) -> None:
     assert good.apply_async().get(timeout=10) == 2
     with pytest.raises(TaskRevokedError):
         ended.get(timeout=10)
+
+
+def test_a_worker_that_was_given_up_hears_of_stamps_when_it_is_back(app: Celery, dsn: str) -> None:
+    state.reset_state()
+    with start_worker(
+        app, pool="threads", hostname=NODE, perform_ping_check=False, heartbeat_interval=0.2
+    ):
+        with psycopg.connect(dsn) as conn:
+            conn.execute("delete from pgcelery.workers")
+        app.control.revoke_by_stamped_headers({"myheader": ["late"]})
+        wait_for(lambda: state.revoked_stamps.get("myheader") == ["late"])
 
 
 def test_queues_are_added_and_cancelled_at_run_time(app: Celery, worker: Any) -> None:

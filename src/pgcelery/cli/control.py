@@ -24,6 +24,9 @@ from pgcelery.cli.base import (
 
 __all__ = ("control", "inspect", "status")
 
+#: commands that need no worker to be alive
+KEPT = ("revoke", "terminate", "revoke_by_stamped_headers")
+
 
 def _remote_options(fun: Callable[..., Any]) -> Callable[..., Any]:
     group = "Remote Control Options"
@@ -139,7 +142,9 @@ def _say(ctx: click.Context, reply: dict[str, Any], show_body: bool = False) -> 
     ctx.obj.say_chat("->", f"{title}{word}", indent(body, 4) if show_body else "", show_body)
 
 
-def _nobody(ctx: click.Context, destination: list[str] | None) -> click.ClickException:
+def _nobody(
+    ctx: click.Context, command: str, destination: list[str] | None
+) -> click.ClickException:
     from pgcelery.compat.exceptions import CeleryCommandException
     from pgcelery.compat.platforms import EX_UNAVAILABLE
 
@@ -148,6 +153,8 @@ def _nobody(ctx: click.Context, destination: list[str] | None) -> click.ClickExc
     missing = [name for name in destination or () if name not in alive]
     if not alive:
         why = "no worker is alive"
+        if command in KEPT and not destination:
+            why += "; the revoke holds for workers that start later"
     elif missing:
         why = f"{', '.join(missing)} is not alive; alive: {', '.join(alive)}"
     else:
@@ -159,6 +166,7 @@ def _nobody(ctx: click.Context, destination: list[str] | None) -> click.ClickExc
 
 def _finish(
     ctx: click.Context,
+    command: str,
     replies: Any,
     destination: list[str] | None,
     *,
@@ -166,7 +174,7 @@ def _finish(
     count: bool = True,
 ) -> None:
     if not replies:
-        raise _nobody(ctx, destination)
+        raise _nobody(ctx, command, destination)
     if as_json:
         dumps: Any = json.dumps  # kombu does not say its types
         ctx.obj.echo(dumps(replies))
@@ -191,7 +199,7 @@ def status(
         destination=destination,
         callback=None if as_json else partial(_say, ctx),
     ).ping()
-    _finish(ctx, replies, destination, as_json=as_json)
+    _finish(ctx, "ping", replies, destination, as_json=as_json)
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
@@ -215,7 +223,7 @@ def inspect(
         destination=destination,
         callback=None if as_json else partial(_say, ctx, show_body=True),
     )._request(command, **arguments)
-    _finish(ctx, replies, destination, as_json=as_json)
+    _finish(ctx, command, replies, destination, as_json=as_json)
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
@@ -242,4 +250,4 @@ def control(
         callback=None if as_json else partial(_say, ctx, show_body=True),
         reply=True,
     )
-    _finish(ctx, replies, destination, as_json=as_json, count=False)
+    _finish(ctx, command, replies, destination, as_json=as_json, count=False)

@@ -392,6 +392,14 @@ class Client(Workflows):
         self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
         return int(rows[0][0])
 
+    def keep_message(self, body: bytes, keep_s: float) -> None:
+        """Keep a message for workers that start within so many seconds; `kept_messages` has it."""
+        self._run("control/keep", {"body": body, "keep_s": keep_s})
+
+    def kept_messages(self) -> list[bytes]:
+        """List the messages that hold for a worker that starts now, in order."""
+        return [row[0] for row in self._run("control/kept")]
+
     def reply(self, reply_to: str, sender: str, body: bytes) -> None:
         """Answer a message."""
         self._run("control/reply", {"reply_to": reply_to, "sender": sender, "body": body})

@@ -140,6 +140,11 @@ class Worker:
 
         self.call(cancel)
 
+    @property
+    def registration(self) -> int | None:
+        """Its id among the workers; another one once its lease has run out and it came back."""
+        return self._node.worker_id
+
     def active(self) -> list[ActiveJob]:
         """List what is running."""
         return self.pool.active()

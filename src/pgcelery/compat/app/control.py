@@ -31,6 +31,8 @@ dumps: Any = json.dumps
 loads: Any = json.loads
 
 TERM_SIGNAME = "SIGTERM"
+#: seconds for which a revoke by stamps holds for workers that start later, as one by id does
+KEPT_S = 86400.0
 #: states in which a revoke may write REVOKED over what the result backend holds
 REVOCABLE = (states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED)
 
@@ -227,13 +229,7 @@ class Control:
             signal: Sent for `terminate`.
             kwargs: As for `broadcast`.
         """
-        self.record_revoked(_as_list(task_id), terminate=terminate, signal=signal)
-        arguments = {
-            "task_id": task_id,
-            "terminate": terminate,
-            "signal": signal,
-            "recorded": True,
-        }
+        arguments = {"task_id": task_id, "terminate": terminate, "signal": signal}
         return self.broadcast("revoke", destination=destination, arguments=arguments, **kwargs)
 
     def record_revoked(
@@ -267,7 +263,10 @@ class Control:
         signal: str | int = TERM_SIGNAME,
         **kwargs: Any,
     ) -> Any:
-        """Have live workers revoke tasks by their stamps, ``{stamp: value or values}``."""
+        """Have workers revoke tasks by their stamps, ``{stamp: value or values}``.
+
+        Without a destination it also holds for workers that start within a day.
+        """
         return self.broadcast(
             "revoke_by_stamped_headers",
             destination=destination,
@@ -425,11 +424,16 @@ class Control:
         Raises:
             kombu.exceptions.OperationalError: The database cannot be reached.
         """
-        body = dumps({"method": command, "arguments": {**(arguments or {}), **extra_kwargs}})
+        arguments = {**(arguments or {}), **extra_kwargs}
+        if command in ("revoke", "terminate"):
+            self._record(command, arguments)
+        body = dumps({"method": command, "arguments": arguments})
         ticket = uuid() if reply else None
         names = [destination] if isinstance(destination, str) else destination
         engine = self.app.engine
         with _kombu_errors():
+            if command == "revoke_by_stamped_headers" and names is None and not pattern:
+                engine.keep_message(body.encode(), KEPT_S)
             if reply or (pattern and matcher):
                 names = self._nodes(command, names, pattern, matcher)
             sent = engine.broadcast(
@@ -450,6 +454,16 @@ class Control:
                     callback(answer)
                 answers.append(answer)
             return answers
+
+    def _record(self, command: str, arguments: dict[str, Any]) -> None:
+        """Write a revoke to the database, so that it needs no worker to be alive."""
+        if not arguments.get("recorded"):
+            arguments["recorded"] = True
+            self.record_revoked(
+                _as_list(arguments.get("task_id")),
+                terminate=command == "terminate" or bool(arguments.get("terminate")),
+                signal=arguments.get("signal"),
+            )
 
     def _nodes(
         self, command: str, names: Sequence[str] | None, pattern: str | None, matcher: str | None

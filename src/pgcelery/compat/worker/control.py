@@ -132,8 +132,8 @@ def revoke_by_stamped_headers(
     if isinstance(headers, list):
         headers = dict(header.split("=", 1) for header in headers)
     for header, stamps in headers.items():
-        known = _as_list(worker_state.revoked_stamps.get(header))
-        worker_state.revoked_stamps[header] = known + _as_list(stamps)
+        revoked = [*_as_list(worker_state.revoked_stamps.get(header)), *_as_list(stamps)]
+        worker_state.revoked_stamps[header] = list(dict.fromkeys(revoked))
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
     looking.refresh_active(state.consumer.controller)
@@ -157,7 +157,7 @@ def revoke_by_stamped_headers(
 )
 def terminate(state: State, signal: str, task_id: Any, **kwargs: Any) -> Any:
     """Terminate task by task id (or list of ids)."""
-    return revoke(state, task_id, terminate=True, signal=signal)
+    return revoke(state, task_id, True, signal, recorded=bool(kwargs.get("recorded")))
 
 
 @control_command(

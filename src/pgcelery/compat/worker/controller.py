@@ -59,6 +59,7 @@ class WorkController:
     app: Any = None
     node: Worker | None = None
     pool: Any = None
+    pidbox: Pidbox | None = None
     pidlock: Pidfile | None = None
     blueprint: bootsteps.Blueprint
     exitcode: int | None = None
@@ -225,7 +226,9 @@ class WorkController:
         if is_auto_concurrency(wanted):
             bound = isinstance(self.pool_cls, type) and issubclass(self.pool_cls, BasePool)
             budget = cpu_budget(use_cgroup_quota=bound and self.pool_cls.is_cpu_bound)
-            self._concurrency_note = ("worker_concurrency='auto' resolved to %d.", budget.count)
+            kind = self.pool_cls.__module__.split(".")[-1]
+            note = "worker_concurrency='auto' resolved to %d (pool=%s)."
+            self._concurrency_note = (note, budget.count, kind)
             return int(budget.count)
         try:
             return int(wanted or 0) or available_cpu_count()
@@ -309,6 +312,8 @@ class WorkController:
                 prefetch=self._prefetch(),
             )
         )
+        if self.app.conf.worker_enable_remote_control:
+            self.pidbox = Pidbox(self)
         self.node = Worker(
             self._engine_config(),
             handler,
@@ -316,9 +321,7 @@ class WorkController:
             name=self.hostname,
             queues=self.queue_names(),
             info={"pool": self.pool_cls.__module__.split(".")[-1], "size": self.pool.size},
-            on_control=Pidbox(self).on_message
-            if self.app.conf.worker_enable_remote_control
-            else None,
+            on_control=None if self.pidbox is None else self.pidbox.on_message,
             on_beat=self.consumer.on_beat,
         )
         self.node.ready = _Announced(self._ready)

@@ -38,6 +38,15 @@ class Pidbox:
         if reply_to is not None:
             self._answer(reply_to, answer)
 
+    def catch_up(self) -> None:
+        """Run the commands that were kept for workers to come.
+
+        Raises:
+            EngineError: They cannot be read.
+        """
+        for body in self._worker.app.engine.kept_messages():
+            self._run(body)
+
     def _run(self, body: bytes) -> Any:
         worker = self._worker
         worker.app.clock.forward()

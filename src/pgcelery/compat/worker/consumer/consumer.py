@@ -9,6 +9,7 @@ from typing import Any
 from pgcelery.compat import signals
 from pgcelery.compat.worker import state
 from pgcelery.compat.worker.heartbeat import Heart
+from pgcelery.engine import EngineError
 
 __all__ = ("Consumer", "TaskConsumer")
 
@@ -71,6 +72,7 @@ class Consumer:
                 controller.heartbeat_interval,
                 active=self._count_active,
             )
+        self._registration: int | None = None
         self.on_task_message: set[Callable[..., Any]] = set()
         self.task_buckets = {}
         self.disable_rate_limits: bool = controller.disable_rate_limits
@@ -93,7 +95,18 @@ class Consumer:
         self.app.event_writer.flush(_LAST_EVENTS_S)
 
     def on_beat(self) -> None:
-        """Tell the receivers of ``heartbeat_sent`` that the worker's lease was renewed."""
+        """Tell the receivers of ``heartbeat_sent`` that the worker's lease was renewed.
+
+        The first beat after the worker has made itself known comes before its first tasks: what
+        was said to workers before that is heard now.
+        """
+        registration = self.controller.node.registration
+        if registration != self._registration and self.controller.pidbox is not None:
+            try:
+                self.controller.pidbox.catch_up()
+                self._registration = registration
+            except EngineError as exc:
+                logger.error("Cannot read what workers were told before: %s", exc)
         if signals.heartbeat_sent.receivers:
             signals.heartbeat_sent.send(sender=self.heart)
 
