@@ -206,7 +206,7 @@ class AsyncResult(ResultBase, Generic[R]):
 
     def _maybe_reraise_parent_error(self) -> None:
         calls = list(leaves(reversed(list(self._parents()))))
-        unknown = [one.id for one in calls if type(one) is AsyncResult and one._cache is None]
+        unknown = {one.id for one in calls if one._cache is None}
         failed = self.backend.failed_among(unknown)
         for one in calls:
             if one.id in failed or one.id not in unknown:
