@@ -1,0 +1,1 @@
+"""Canvas shapes as JSON, a program that runs them, and what may differ between the two worlds."""
