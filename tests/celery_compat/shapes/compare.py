@@ -79,10 +79,14 @@ class Pair:
         self.headers: list[tuple[set[str], set[str]]] = []
         #: the ids of the steps of each chain that waits for something
         self.waiting_chains: list[list[str]] = []
+        #: the ids of the tasks that those begin with
+        self.heads: set[str] = set()
         for name, request in requests(theirs):
             if request["chord"]:
                 self._add_member(first_ids(request["chord"]), f"<{name}>")
-            self.waiting_chains += chains_in([request["chord"], *request["chain"]])
+            for chain in chains_in([request["chord"], *request["chain"]]):
+                self.waiting_chains.append(list(map(last_id, chain)))
+                self.heads |= first_ids(chain[0])
 
     def _add_member(self, body: set[str], member: str) -> None:
         for known, members in self.headers:
@@ -145,13 +149,13 @@ def requests(trace: Trace) -> Iterator[tuple[str, Any]]:
         yield from ((name, run["request"]) for run in call["runs"] if "request" in run)
 
 
-def chains_in(outline: Any) -> list[list[str]]:
-    """Give the ids of the steps of every chain in a signature."""
+def chains_in(outline: Any) -> list[list[Any]]:
+    """Give the steps of every chain in a signature."""
     if isinstance(outline, list):
         return [found for one in outline for found in chains_in(one)]
     if not outline:
         return []
-    own = [[last_id(one) for one in outline["chain"]]] if "chain" in outline else []
+    own = [outline["chain"]] if "chain" in outline else []
     inner = [outline.get(key) for key in ("chain", "group", "chord", "body")]
     return own + chains_in([one for one in inner if one])
 

@@ -13,7 +13,7 @@ def root_of_a_body(found: Difference, pair: Pair) -> bool:
 
 def parent_of_a_first_step(found: Difference, pair: Pair) -> bool:
     """The first step of a chain that waits has no parent, in Celery what it waited for."""
-    first = f"<{found.task}>" in [chain[0] for chain in pair.waiting_chains]
+    first = f"<{found.task}>" in pair.heads
     ours = (None, "<t0>", f"<{found.task}>")  # itself, after a retry
     return first and found.leaf in ("parent_id", "by") and found.ours in ours
 
