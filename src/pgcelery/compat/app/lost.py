@@ -168,6 +168,7 @@ def failure(
     hooks: bool = True,
     signal: bool = True,
     errbacks: bool = True,
+    stored: bool = False,
 ) -> Outcome:
     """End a job as FAILURE; never raises.
 
@@ -177,6 +178,7 @@ def failure(
         hooks: Whether `on_failure` and `after_return` of the task are called.
         signal: Whether ``task_failure`` is sent.
         errbacks: Whether error links are called.
+        stored: Whether the failure is, even if the result is ignored.
     """
     job = delivery.job
     running = Running(str(delivery.request["id"]))
@@ -186,9 +188,9 @@ def failure(
         raised = exc.__traceback__ is not None
         einfo = describe(exc)
         note = notes.failed(exc, einfo.traceback)
-        if delivery.stores() or delivery.context.chain_link:
+        if stored or delivery.stores() or delivery.context.chain_link:
             shown = einfo.traceback if raised else None
-            meta = _encode(delivery, states.FAILURE, exc, shown)
+            meta = _encode(delivery, states.FAILURE, exc, shown, stored=stored)
             ttl_s = _ttl_s(delivery, states.FAILURE)
         running.record = (states.FAILURE, meta)
         _spread(delivery, exc, einfo, errbacks=errbacks, stored=meta is not None)
@@ -210,11 +212,16 @@ def failure(
 
 
 def _encode(
-    delivery: Delivery, state: str, exc: BaseException, traceback: str | None
+    delivery: Delivery,
+    state: str,
+    exc: BaseException,
+    traceback: str | None,
+    *,
+    stored: bool = False,
 ) -> bytes | None:
     backend = delivery.backend
     if hasattr(backend, "encode_meta"):
-        hidden = not delivery.stores()
+        hidden = not (stored or delivery.stores())
         return encode_failure(backend, delivery.context, state, exc, traceback, hidden=hidden)
     backend.store_result(delivery.context.id, exc, state, traceback, request=delivery.context)
     return None
@@ -291,9 +298,10 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
         failed = delivery.app.backend.failed_among(headers.get("chord_after") or (), hidden=True)
         cause = next((meta["result"] for meta in failed.values()), exc)
         if failed or isinstance(headers["chord_parents"], str):
-            return failure(delivery, cause, hooks=False, signal=False, errbacks=False)
+            cause = cause.with_traceback(exc.__traceback__)
+            return failure(delivery, cause, hooks=False, signal=False, errbacks=False, stored=True)
         _leave_out_called(delivery, exc)
-        return failure(delivery, exc, hooks=False, signal=False)
+        return failure(delivery, exc, hooks=False, signal=False, stored=True)
     return None
 
 

@@ -37,6 +37,8 @@ def replace(task: Any, sig: Any) -> Any:
         root_id=request.root_id,
         replaced_task_nesting=nesting,
     )
+    if request.chord:
+        sig.set(ignore_result=False)  # the body needs it, whatever the task says
     if isinstance(sig, _chain):
         for step in maybe_list(sig.tasks) or ():
             step.set(replaced_task_nesting=nesting)

@@ -173,6 +173,8 @@ class _chain(Signature):
             return None
         if link:
             tasks[0].extend_list_option("link", link)
+        if "chord_parents" in options:
+            options["parent_id"] = parent_id  # there is no run here that it could be taken from
         if len(tasks) == 1:
             options["chain"] = [*(options.get("chain") or ())]
             return tasks[0].apply_async(**options)

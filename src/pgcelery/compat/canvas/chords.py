@@ -20,6 +20,7 @@ from pgcelery.compat.canvas import drawing, kinds, outbox
 from pgcelery.compat.canvas.callbacks import RUN_OPTIONS, add_callbacks
 from pgcelery.compat.canvas.chains import chain, current_root_id
 from pgcelery.compat.canvas.groups import group
+from pgcelery.compat.canvas.plan import root_of
 from pgcelery.compat.canvas.signature import Signature, maybe_signature, signature
 from pgcelery.compat.canvas.steps import strip_header_links
 from pgcelery.compat.exceptions import CPendingDeprecationWarning
@@ -347,7 +348,7 @@ class _chord(Signature):
         if kinds.is_group(body):
             waits["chord_member"] = True
         if not body.options.get("root_id"):
-            waits["root_id"] = current_root_id() or ids[-1]
+            waits["root_id"] = current_root_id() or root_of(header_results[-1])
         body.apply_async((inputs.SLOT,), add_to_parent=False, **waits)
 
     def _unroll_body(self) -> list[Any]:
