@@ -36,6 +36,9 @@ TIER ?= core
 celery-suite:  ## Celery's own integration tests on pgcelery; TIER=core, stretch or all
 	$(PY) -m tests.celery_compat.suite --tier $(TIER)
 
+shapes:  ## new canvases drawn at random, on Celery and on pgcelery; SHAPES=500
+	SHAPES=$(or $(SHAPES),500) $(PY) -m pytest -q -s tests/celery_compat/test_shapes.py -k random
+
 cov:  ## the tests with coverage
 	$(PY) -m coverage run -m pytest
 	$(PY) -m coverage combine -q
@@ -46,4 +49,4 @@ bench:  ## pgcelery against Celery on Redis, interleaved
 
 ci: check test celery-suite  ## what CI runs in its own environment
 
-.PHONY: help setup check lint types contracts fix test faults celery-suite cov bench ci
+.PHONY: help setup check lint types contracts fix test faults celery-suite shapes cov bench ci

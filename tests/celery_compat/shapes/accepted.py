@@ -78,8 +78,8 @@ def kept_for_the_next(found: Difference, pair: Pair) -> bool:
     if found.part == "stored" and theirs["stored"]["state"] == "PENDING" and _is_ignored(theirs):
         return True
     if "value raised" in found.path:  # that of the member, which is there to be seen
-        failed = re.findall(r"Dependency <([^<>]*)> raised", str(pair.theirs["result"]))
-        return any(map(_is_ignored, (c for name, c in calls(pair.theirs) if name in failed)))
+        failed = [call for _, call in calls(pair.theirs) if "task_failure" in str(call["runs"])]
+        return any(map(_is_ignored, failed)) and "ChordError" in str(pair.theirs["result"])
     without = str(found.ours)  # what a body of which only some were kept gets in Celery
     for name, call in calls(pair.theirs):
         if _is_ignored(call):
@@ -104,7 +104,8 @@ def ends_where_celery_hangs(found: Difference, pair: Pair) -> bool:
 def every_step_fails(found: Difference, pair: Pair) -> bool:
     """All that waits for what failed fails; Celery leaves all but the last step PENDING."""
     ours, theirs = (call["stored"] for call in pair.calls(found))
-    said = [call["stored"].get("value") for _, call in calls(pair.theirs)]
+    both = [*calls(pair.theirs), *((name, call) for name, call in calls(pair.ours) if call["runs"])]
+    said = [call["stored"].get("value") for _, call in both]
     return (
         found.part == "stored"
         and not pair.ran(found)

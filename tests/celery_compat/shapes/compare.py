@@ -74,7 +74,7 @@ class Pair:
         self.ours = ours
         self.theirs = theirs
         #: whether Celery never comes to an end, and pgcelery does
-        self.hangs = _is_pending(theirs) and not _is_pending(ours)
+        self.hangs = _pending(theirs) > _pending(ours)
         #: (names that a body begins with, names of the members of its header that ran in Celery)
         self.headers: list[tuple[set[str], set[str]]] = []
         #: the ids of the steps of each chain that waits for something
@@ -119,10 +119,6 @@ class Pair:
             reached = reached.union(*(roots for roots in sets if roots & reached))
         return other in reached
 
-    def root_of_member(self, root: Any, member: Any) -> bool:
-        """Whether a task is the root of a member of a header, or of one in the same header."""
-        return any(member in ids and root in self._roots(ids) for _, ids in self.headers)
-
     def _roots(self, members: set[str]) -> set[str]:
         return {asked["root_id"] for name, asked in requests(self.theirs) if f"<{name}>" in members}
 
@@ -132,8 +128,8 @@ def _nth(trace: Trace, found: Difference) -> Any:
     return known[found.number] if found.number < len(known) else UNKNOWN
 
 
-def _is_pending(trace: Trace) -> bool:
-    return "'PENDING'" in repr(trace["result"])
+def _pending(trace: Trace) -> int:
+    return repr(trace["result"]).count("'PENDING'")
 
 
 def calls(trace: Trace) -> Iterator[tuple[str, Any]]:

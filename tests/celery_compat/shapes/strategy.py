@@ -83,12 +83,12 @@ def linked(draw: Any, canvas: Any, depth: int) -> Shape:
 def sequences(draw: Any, kind: str, depth: int) -> Shape:
     """A chain or a group."""
     of = draw(st.lists(canvases(depth - 1), min_size=1, max_size=3))
-    if kind == "chain" and len(of) == 1 and of[0]["kind"] == "group":
+    if kind == "chain" and len(of) == 1 and of[0]["kind"] in ("group", "chunks"):
         return dict(of[0])  # Celery loses the arguments of a chain that is one group
     found = {"kind": kind, "of": of}
     # Not `group | group | chain`, after which Celery runs one id once for every member; and not a
     # group in a generator, whose members get wrong indexes.
-    plain = all(one["kind"] != kind for one in of)
+    plain = all(one["kind"] not in (kind, "chunks") for one in of)
     if plain and draw(st.booleans()):
         found["pipe" if kind == "chain" else "drawn"] = True
     return found
