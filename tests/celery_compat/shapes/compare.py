@@ -79,14 +79,11 @@ class Pair:
         self.headers: list[tuple[set[str], set[str]]] = []
         #: the ids of the steps of each chain that waits for something
         self.waiting_chains: list[list[str]] = []
-        #: the ids of the tasks that those begin with
-        self.heads: set[str] = set()
         for name, request in requests(theirs):
             if request["chord"]:
                 self._add_member(first_ids(request["chord"]), f"<{name}>")
             for chain in chains_in([request["chord"], *request["chain"]]):
                 self.waiting_chains.append(list(map(last_id, chain)))
-                self.heads |= first_ids(chain[0])
 
     def _add_member(self, body: set[str], member: str) -> None:
         for known, members in self.headers:
@@ -118,6 +115,10 @@ class Pair:
         for _ in sets:
             reached = reached.union(*(roots for roots in sets if roots & reached))
         return other in reached
+
+    def is_end_of(self, root: Any, end: Any) -> bool:
+        """Whether a task is a member of a header whose members have this root."""
+        return any(end in members and root in self._roots(members) for _, members in self.headers)
 
     def _roots(self, members: set[str]) -> set[str]:
         return {asked["root_id"] for name, asked in requests(self.theirs) if f"<{name}>" in members}

@@ -131,6 +131,12 @@ TRAPS: dict[str, Shape] = {
             t("ok"),
         )
     },
+    "a chain in the header of a chord in a header": {
+        "canvas": chord([chord([t("ok"), chain(t("ok"), t("ok"))], t("ok"))], t("ok"))
+    },
+    "a body group of chords whose header fails": {
+        "canvas": chord([t("fail")], group(chord([t("ok")], t("ok")), t("ok")))
+    },
     "a chain that fails in a header": {
         "canvas": chord([chain(t("ok"), t("fail"), t("ok")), t("ok")], t("ok"), link_error=[OLD])
     },

@@ -6,6 +6,19 @@ from tests.celery_compat.shapes.accepted import Rules
 from tests.celery_compat.shapes.compare import MISSING, Difference, Pair
 
 
+def root_of_a_nested_header(found: Difference, pair: Pair) -> bool:
+    """After a chord whose header ends in a chain, a body has that one's last step for a root."""
+    return found.leaf == "root_id" and pair.is_end_of(found.theirs, found.ours)
+
+
+def chord_in_a_body_group(found: Difference, pair: Pair) -> bool:
+    """A chord in a body group whose header fails says ChordError, in Celery as the others there."""
+    if "value" not in found.path or pair.ran(found):
+        return False
+    ours, theirs = (call["stored"]["value"] for call in pair.calls(found))
+    return "ChordError" in ours and theirs[1][0].strip("\"'") in str(ours)
+
+
 def error_links_of_a_body_chain(found: Difference, pair: Pair) -> bool:
     """A failed header calls those of a body chain's first step, in Celery those of the chain."""
     if found.theirs == MISSING or found.path == ("errbacks",):
@@ -23,6 +36,8 @@ def encode_error(found: Difference, pair: Pair) -> bool:
 
 #: Name -> whether a difference is one of these.
 RULES: Rules = {
+    "root of a nested header": root_of_a_nested_header,
+    "chord in a body group": chord_in_a_body_group,
     "error links of a body chain": error_links_of_a_body_chain,
     "encode error": encode_error,
 }
