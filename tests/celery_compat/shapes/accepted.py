@@ -165,7 +165,7 @@ def after_a_replacement(found: Difference, pair: Pair) -> bool:
     if not any(one["replaced_task_nesting"] for one in asked):
         return False
     if found.leaf == "replaced_task_nesting":
-        return bool(found.ours == 0)
+        return bool(found.ours < found.theirs)
     if found.leaf == "group":  # in Celery that of the header whose body the steps became part of
         return found.ours is None
     if found.path[-2:] == ("request", "chain"):
