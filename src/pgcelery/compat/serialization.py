@@ -53,7 +53,7 @@ def _dump_json(data: Any) -> str:
     try:
         text: str = _encode_json(data)
     except (TypeError, ValueError, RecursionError, OverflowError) as exc:
-        raise EncodeError(f"{type(exc).__name__}: {exc}") from exc
+        raise EncodeError(exc) from None  # as kombu says it
     if _TAG in text and _has_foreign_tag(data):
         raise EncodeError(
             "a dict with exactly the keys '__type__' and '__value__' cannot be sent as JSON: "

@@ -116,10 +116,6 @@ class Pair:
             reached = reached.union(*(roots for roots in sets if roots & reached))
         return other in reached
 
-    def is_end_of(self, root: Any, end: Any) -> bool:
-        """Whether a task is a member of a header whose members have this root."""
-        return any(end in members and root in self._roots(members) for _, members in self.headers)
-
     def _roots(self, members: set[str]) -> set[str]:
         return {asked["root_id"] for name, asked in requests(self.theirs) if f"<{name}>" in members}
 

@@ -6,11 +6,6 @@ from tests.celery_compat.shapes.accepted import Rules
 from tests.celery_compat.shapes.compare import MISSING, Difference, Pair
 
 
-def root_of_a_nested_header(found: Difference, pair: Pair) -> bool:
-    """After a chord whose header ends in a chain, a body has that one's last step for a root."""
-    return found.leaf == "root_id" and pair.is_end_of(found.theirs, found.ours)
-
-
 def chord_in_a_body_group(found: Difference, pair: Pair) -> bool:
     """A chord in a body group whose header fails says ChordError, in Celery as the others there."""
     if "value" not in found.path or pair.ran(found):
@@ -29,15 +24,8 @@ def error_links_of_a_body_chain(found: Difference, pair: Pair) -> bool:
     return as_last == found.theirs
 
 
-def encode_error(found: Difference, pair: Pair) -> bool:
-    """The EncodeError of a result has a text, in Celery the serializer's error."""
-    return "EncodeError" in str(pair.theirs) and "not JSON serializable" in f"{found}"
-
-
 #: Name -> whether a difference is one of these.
 RULES: Rules = {
-    "root of a nested header": root_of_a_nested_header,
     "chord in a body group": chord_in_a_body_group,
     "error links of a body chain": error_links_of_a_body_chain,
-    "encode error": encode_error,
 }

@@ -102,10 +102,10 @@ def _alone(task: Any, result: Any, before: Any) -> Any:
 
 
 def root_of(result: Any) -> str:
-    """Give the id of the first task of a workflow, given the result of its first step."""
-    while result.parent is not None:
-        result = result.parent
-    return inputs.flat(inputs.of(result))[-1]
+    """Give the id of the task that began what led to `result`; of several, in the last member."""
+    while result.parent is not None or getattr(result, "results", None):
+        result = result.results[-1] if result.parent is None else result.parent
+    return str(result.id)
 
 
 def calls_in(sig: Any) -> Iterator[Any]:
