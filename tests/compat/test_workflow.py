@@ -184,6 +184,8 @@ def test_what_is_not_known_is_a_lookup_error(app, step, worker):
         app.workflow("nobody")
     with pytest.raises(WorkflowNotFound):
         app.workflow(app.AsyncResult("nobody"))
+    with pytest.raises(WorkflowNotFound):
+        app.workflow("no\0body")
     with pytest.raises(TypeError, match="an id or a result, not int"):
         app.workflow(7)
     workflow = app.workflow(step("a").apply_async()).wait(T)

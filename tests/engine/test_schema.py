@@ -6,7 +6,11 @@ import sys
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, EngineConfig, SchemaMismatch
+from pgcelery.engine import Client, EngineConfig, Outcome, SchemaMismatch, State, arrays
+from pgcelery.engine.arrays import IntegerArray
+from pgcelery.engine.columns import columns, no_follow_ups
+from pgcelery.engine.outbox import ended_params
+from pgcelery.engine.statements import Kind
 from tests.support.jobs import Recorder, new_job, running
 
 MIGRATE = """
@@ -91,3 +95,35 @@ def test_a_role_that_does_not_own_the_schema_can_work(fresh_dsn: str):
     with psycopg.connect(fresh_dsn, autocommit=True) as conn:
         conn.execute("drop owned by pgcelery_test_app")
         conn.execute("drop role pgcelery_test_app")
+
+
+def test_workers_of_before_workflows_still_work_on_the_new_schema(client: Client, dsn: str):
+    """What they call is there under its old name and takes its old arguments."""
+    queue = client.intern(["q"])["q"]
+    jobs = columns([new_job(b"a", id="a"), new_job(b"b", id="b", parents=("a",))], {"q": queue})
+    old_jobs = [*jobs[:14], *jobs[16:]]
+    none = [*no_follow_ups()[:15], *no_follow_ups()[17:]]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        arrays.register(conn.adapters)
+
+        def call(function: str, *given: object) -> list[tuple]:
+            places = ", ".join(["%s"] * len(given))
+            return conn.execute(f"select * from pgcelery.{function}({places})", given).fetchall()  # noqa: S608
+
+        assert call("enqueue_v1", *old_jobs) == [([],)]
+        (me,) = conn.execute(
+            "insert into pgcelery.workers (name, host, pid, queues, info, lease_until)"
+            " values ('old', 'h', 1, '{q}', '{}', now() + interval '1 minute') returning id"
+        ).fetchone()
+
+        def step(outcomes: list[Outcome]) -> list[tuple]:
+            ended = ended_params(outcomes, lambda name: queue)[:5]
+            return call("step_v1", me, 10, IntegerArray.of([queue]), *ended, *none)
+
+        ran = []
+        outcomes: list[Outcome] = []
+        while claims := [row for row in step(outcomes) if row[0] == Kind.CLAIM]:
+            ran += [row[1] for row in claims]
+            outcomes = [Outcome(row[1], row[2], State.COMPLETED) for row in claims]
+    assert ran == ["a", "b"]
+    assert {one.state for one in client.results(["a", "b"]).values()} == {State.COMPLETED}

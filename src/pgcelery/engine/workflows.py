@@ -103,6 +103,8 @@ class Workflows:
         Returns:
             None when nothing is known of it.
         """
+        if "\0" in id:
+            return None  # which the database cannot even be asked
         rows = self._run("workflows/members", {"id": id, "limit": limit})
         if not rows:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from kombu.exceptions import EncodeError
 
 from pgcelery.compat.canvas import chain, chord, group
 from pgcelery.compat.exceptions import ChordError, Ignore, TaskRevokedError
@@ -83,6 +84,19 @@ def test_all_steps_are_there_before_the_first_one_runs(app, tasks, dsn, worker):
     app.control.add_consumer("celery", reply=True)
     assert result.get(timeout=T) == 10
     assert rows(dsn, "nodes") == rows(dsn, "edges") == 0
+
+
+def test_of_a_canvas_with_a_part_that_cannot_be_sent_nothing_is(tasks, dsn):
+    add, tsum = tasks["t.add"], tasks["t.tsum"]
+    for canvas in (
+        add.s(1, 1) | add.s(object()) | add.s(1),
+        add.s(1, 1) | add.s(1).set(countdown="soon"),
+        group(add.s(1, 1), add.s(1, object())),
+        chord([add.s(1, 1), add.s(1, 1)], tsum.s(object())),
+    ):
+        with pytest.raises((EncodeError, TypeError)):
+            canvas.apply_async()
+    assert rows(dsn, "jobs") == rows(dsn, "edges") == rows(dsn, "nodes") == 0
 
 
 def test_a_task_sees_the_rest_of_its_chain(tasks, seen):
