@@ -17,6 +17,7 @@ from pgcelery.engine.errors import (
     SchemaMismatch,
 )
 from pgcelery.engine.job import (
+    Gate,
     Handler,
     Job,
     Lost,
@@ -25,6 +26,8 @@ from pgcelery.engine.job import (
     Run,
     State,
     StoredResult,
+    Strategy,
+    Unique,
 )
 from pgcelery.engine.stream import EventReader, EventWriter
 from pgcelery.engine.worker import Worker
@@ -38,6 +41,7 @@ __all__ = [
     "EngineError",
     "EventReader",
     "EventWriter",
+    "Gate",
     "Handler",
     "InvalidJob",
     "Job",
@@ -54,6 +58,8 @@ __all__ = [
     "SchemaMismatch",
     "State",
     "StoredResult",
+    "Strategy",
+    "Unique",
     "Worker",
     "WorkerInfo",
     "WorkflowInfo",

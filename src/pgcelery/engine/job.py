@@ -30,6 +30,62 @@ class State(IntEnum):
         return self >= State.COMPLETED
 
 
+class Strategy(IntEnum):
+    """What a gate does about a job that finds no slot free; the numbers are stored."""
+
+    WAIT = 0  #: it waits for its turn
+    CANCEL_NEWEST = 1  #: it is cancelled
+    CANCEL_IN_PROGRESS = 2  #: the oldest that runs is cancelled, and it waits for that one's slot
+    REPLACE_WAITING = 3  #: it waits, and what waited before it is cancelled
+
+
+class Gate(NamedTuple):
+    """A limit that a job must pass before it can be claimed, and holds a place of while it runs.
+
+    Either a limit on how many run at once (`slots`, or only a fair share of the workers without), or
+    one on how many start within a time (`rate`). Newer jobs of a line overrule what older ones said
+    of it, and `Client.set_limit` overrules all of them.
+
+    Attributes:
+        name: The limit's, at most 255 characters; what `Client.set_limit` goes by.
+        key: Which of its lines: jobs with the same name and key share; at most 255 characters.
+        slots: How many may be claimed at once; None for as many as there are.
+        weight: Share of the workers' attention against other lines of the same queue; above 0.
+        strategy: What happens when no slot is free.
+        rate: Units that may start within `period_s`; None for a limit on slots.
+        period_s: Seconds.
+        burst: Units that may start at once after a pause, at least 1.
+        fixed: Count within windows of `period_s` each, not sliding; a window may be used up at once.
+        units: What this job takes of a rate.
+    """
+
+    name: str
+    key: str = ""
+    slots: int | None = None
+    weight: float = 1.0
+    strategy: int = Strategy.WAIT
+    rate: int | None = None
+    period_s: float = 1.0
+    burst: int = 1
+    fixed: bool = False
+    units: int = 1
+
+
+class Unique(NamedTuple):
+    """What keeps a second job like the first from being enqueued.
+
+    Attributes:
+        key: At most 255 characters; jobs with the same one are alike.
+        until: ``done``: until the first has ended; ``started``: until it is claimed; ``time``: for
+            `for_s` seconds, whatever becomes of it.
+        for_s: Seconds after which it is over in any case; None for never.
+    """
+
+    key: str
+    until: str = "done"
+    for_s: float | None = None
+
+
 class NewJob(NamedTuple):
     """One job to enqueue.
 
@@ -45,8 +101,9 @@ class NewJob(NamedTuple):
         max_deliveries: How often it may be given to a worker without an outcome; 1: at most once.
         ttl_s: Seconds its result is kept after the end; None keeps it for ever.
         parents: Ids of jobs that must end before this one is available; empty for most.
-        key: What it shares slots with, at most 255 characters; None for no limit.
-        key_limit: How many jobs of its key may be claimed at once; a key's newest job decides.
+        gates: Limits, all of which it must pass at the same moment; the first one on slots says
+            whose share of the workers it comes out of.
+        unique: It is not enqueued while there is another one like it.
         joins: Ids of open latches, or of waiting jobs, which are to wait for this one too; for a
             job that has not ended, whoever waits for that does. None of them in the same call.
         awaited: Others will wait for it that are not enqueued with it; implied by `joins`.
@@ -57,6 +114,8 @@ class NewJob(NamedTuple):
         workflow: Id of what it is part of, at most 255 characters; a follow-up without one is part
             of what its run is.
         leads: Its workflow is listed by it; one job of each.
+        placement: Which workers may claim it or should, as `placement.encode` says it; "" for any.
+        sticky: Jobs that wait for it should (1) or must (2) run on the worker it ran on; 0 for any.
     """
 
     id: str
@@ -70,14 +129,16 @@ class NewJob(NamedTuple):
     max_deliveries: int = 1
     ttl_s: float | None = 86400.0
     parents: tuple[str, ...] = ()
-    key: str | None = None
-    key_limit: int = 1
+    gates: tuple[Gate, ...] = ()
+    unique: Unique | None = None
     joins: tuple[str, ...] = ()
     awaited: bool = False
     again: bool = False
     lives_s: float | None = None
     workflow: str | None = None
     leads: bool = False
+    placement: str = ""
+    sticky: int = 0
 
 
 class Job(NamedTuple):
@@ -220,7 +281,7 @@ def dump_outcome(outcome: Outcome) -> bytes:
     """Encode an outcome for a pipe between two processes of one worker."""
     row: list[Any] = [_flat_time(value) for value in outcome]
     row[2] = int(outcome.state)
-    row[-1] = [[_flat_time(value) for value in job] for job in outcome.follow_ups]
+    row[-1] = [_flat_job(job) for job in outcome.follow_ups]
     return marshal.dumps(row)
 
 
@@ -228,8 +289,24 @@ def load_outcome(data: bytes) -> Outcome:
     """Decode what `dump_outcome` made."""
     row: list[Any] = [_full_time(value) for value in marshal.loads(data)]
     row[2] = State(row[2])
-    row[-1] = tuple(NewJob(*[_full_time(value) for value in job]) for job in row[-1])
+    row[-1] = tuple(_full_job(job) for job in row[-1])
     return Outcome(*row)
+
+
+def _flat_job(job: NewJob) -> list[Any]:
+    plain = job._replace(
+        gates=tuple(tuple(gate) for gate in job.gates),  # type: ignore[arg-type]
+        unique=None if job.unique is None else tuple(job.unique),  # type: ignore[arg-type]
+    )
+    return [_flat_time(value) for value in plain]
+
+
+def _full_job(row: list[Any]) -> NewJob:
+    job = NewJob(*[_full_time(value) for value in row])
+    return job._replace(
+        gates=tuple(Gate(*gate) for gate in job.gates),
+        unique=None if job.unique is None else Unique(*job.unique),
+    )
 
 
 class _Mark:
