@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 
 from pgcelery.engine import arrays, schema
 from pgcelery.engine.arrays import ByteaArray, TextArray
-from pgcelery.engine.columns import check, check_name, columns
+from pgcelery.engine.columns import QueueKey, check, check_name, columns, queue_key
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import Connections, load, translated
 from pgcelery.engine.ears import Ear, Ears
@@ -86,6 +86,7 @@ class Client(Workflows):
         self._connections = Connections(config)
         self._ears = Ears(config)
         self._queue_ids: dict[str, int] = {}
+        self._place_ids: dict[QueueKey, int] = {}
         self._told_at: dict[int, float] = {}
 
     def _run(self, name: str, params: Any = None) -> list[TupleRow]:
@@ -109,7 +110,7 @@ class Client(Workflows):
 
     def enqueue(
         self, jobs: Sequence[NewJob], *, conn: psycopg.Connection[Any] | None = None
-    ) -> set[str]:
+    ) -> dict[str, str]:
         """Insert jobs, all or none, and wake workers once that has committed.
 
         Args:
@@ -119,7 +120,8 @@ class Client(Workflows):
                 back here, and workers notice at their next poll.
 
         Returns:
-            Ids that existed already; nothing was created or changed for those.
+            Jobs that were not created, each with who is there: its own id, if that existed already,
+            or that of the job which stands for it (`NewJob.unique`). Nothing was changed for those.
 
         Raises:
             InvalidJob: Nothing was written.
@@ -127,16 +129,16 @@ class Client(Workflows):
                 everything was; sending the same jobs again is safe.
         """
         if not jobs:
-            return set()
+            return {}
         for job in jobs:
             check(job, self.config.max_payload_bytes)
-        queue_ids = self.intern({job.queue for job in jobs})
+        queue_ids = self.intern_places({queue_key(job) for job in jobs})
         query = load("jobs/enqueue", self.config.schema)
         if conn is not None:
             with translated(), conn.cursor() as cursor:
                 arrays.register(cursor.adapters)
                 return _existing(cursor.execute(query, columns(jobs, queue_ids)).fetchall())
-        woken = self._quiet({queue_ids[job.queue] for job in jobs if not job.parents})
+        woken = self._quiet({queue_ids[queue_key(job)] for job in jobs if not job.parents})
         if len(jobs) <= _BATCH or any(job.parents for job in jobs):
             small = sum(_ROW_BYTES + len(job.payload) for job in jobs) <= _ALONG_BYTES
             first = self._telling(woken[0]) if woken and small else None
@@ -146,12 +148,15 @@ class Client(Workflows):
             existing = self._enqueue_many(query, jobs, queue_ids)
         for queue_id in woken:
             self._connections.run(*self._telling(queue_id))
+        if any(gate.strategy for job in jobs for gate in job.gates):
+            # Full workers, too, have to look who gives way to whom.
+            self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
         return existing
 
     def _enqueue_many(
-        self, query: bytes, jobs: Sequence[NewJob], queue_ids: dict[str, int]
-    ) -> set[str]:
-        existing: set[str] = set()
+        self, query: bytes, jobs: Sequence[NewJob], queue_ids: dict[QueueKey, int]
+    ) -> dict[str, str]:
+        existing: dict[str, str] = {}
         with self._connections.lend() as conn, conn.transaction():
             for start in range(0, len(jobs), _BATCH):
                 part = columns(jobs[start : start + _BATCH], queue_ids)
@@ -165,12 +170,12 @@ class Client(Workflows):
         """
         self._run("latches/open", {"id": check_name("id", id)})
 
-    def close_latch(self, id: str, jobs: Sequence[NewJob]) -> set[str]:
+    def close_latch(self, id: str, jobs: Sequence[NewJob]) -> dict[str, str]:
         """Enqueue jobs, which may have the latch as their parent, and let nothing join any more.
 
         All or nothing; raises and returns what `enqueue` does.
         """
-        self.intern({job.queue for job in jobs})
+        self.intern_places({queue_key(job) for job in jobs})
         with self._connections.lend() as conn, conn.transaction():
             existing = self.enqueue(jobs, conn=conn)
             query = load("latches/close", self.config.schema)
@@ -200,6 +205,17 @@ class Client(Workflows):
             self._run("queues/intern", params)
             self._queue_ids.update({row[0]: row[1] for row in self._run("queues/ids", params)})
         return {name: self._queue_ids[name] for name in names}
+
+    def intern_places(self, keys: Collection[QueueKey]) -> dict[QueueKey, int]:
+        """Do the same for queues together with what their jobs ask of a worker (`NewJob.placement`)."""
+        queues = self.intern({name for name, _ in keys})
+        missing = [key for key in keys if key[1] and key not in self._place_ids]
+        for name, wants in missing:
+            params = {"queue_id": queues[name], "wants": wants}
+            self._run("queues/intern_place", params)
+            self._place_ids[name, wants] = self._run("queues/place", params)[0][0]
+            self._run("queues/tell", {"channel": self.config.schema, "payload": "p"})
+        return {key: self._place_ids[key] if key[1] else queues[key[0]] for key in keys}
 
     def _quiet(self, queue_ids: Collection[int]) -> list[int]:
         """Pick the queues whose workers this process did not wake a moment ago, and note it."""
@@ -448,10 +464,10 @@ class Client(Workflows):
         self._ears.close()
 
 
-def _existing(rows: Sequence[TupleRow]) -> set[str]:
+def _existing(rows: Sequence[TupleRow]) -> dict[str, str]:
     if not rows:
         raise InvalidJob("the database answered nothing to an enqueue")
-    return set(rows[0][0])
+    return dict(zip(*rows[0], strict=True))
 
 
 def _pause(ear: Ear | None, seconds: float) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -18,13 +19,19 @@ from pgcelery.engine.arrays import (
     TimestampArray,
 )
 from pgcelery.engine.errors import InvalidJob
-from pgcelery.engine.job import NewJob
+from pgcelery.engine.job import Gate, NewJob, Strategy, Unique
+
+QueueKey = tuple[str, str]  #: a queue's name, and what it asks of a worker (`NewJob.placement`)
 
 MAX_NAME = 255
+_INT = 2_147_483_647
 HAS_CHILDREN = 1  #: bit of a job's flags: others wait for it
-HAS_KEY = 2  #: bit of a job's flags: it needs a slot of its key
+GATED = 2  #: bit of a job's flags: it must pass gates
 RUNS_AGAIN = 64  #: bit of what is enqueued, not kept: `NewJob.again`
 LEADS = 128  #: bit of a job's flags: `NewJob.leads`
+STICKY = (0, 256, 512)  #: bits of a job's flags, by `NewJob.sticky`
+MAX_GATES = 8
+_MODES = {"done": 0, "started": 1, "time": 2}
 
 
 def check_name(what: str, value: str) -> str:
@@ -67,24 +74,90 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
         raise InvalidJob("max_deliveries must be at least 1")
     if job.workflow is not None:
         check_name("workflow", job.workflow)
-    if job.key is not None:
-        check_name("key", job.key)
-        if job.key_limit < 1:
-            raise InvalidJob(f"the limit of key {job.key!r} must be at least 1")
+    if job.gates:
+        _check_gates(job.gates)
+    if job.unique is not None:
+        _check_unique(job.unique)
+    if job.sticky not in (0, 1, 2):
+        raise InvalidJob(f"sticky is 0, 1 or 2, not {job.sticky!r}")
     for time in (job.due_at, job.expires_at):
         if isinstance(time, datetime) and time.tzinfo is None:
             raise InvalidJob(f"{time!r} has no time zone")
 
 
-def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
-    """Turn checked jobs into the eighteen array arguments of ``enqueue_v2``, in its order."""
+def _check_gates(gates: Sequence[Gate]) -> None:
+    if len(gates) > MAX_GATES:
+        raise InvalidJob(f"{len(gates)} gates; at most {MAX_GATES} are possible")
+    if len({(gate.name, gate.key) for gate in gates}) < len(gates):
+        raise InvalidJob("two gates of one name and key")
+    for gate in gates:
+        check_name("the name of a limit", gate.name)
+        if gate.key:
+            check_name("the key of a limit", gate.key)
+        check_limit(gate.name, gate.slots, gate.weight, gate.rate, gate.period_s, gate.burst)
+        if gate.units < 1 or gate.units > _INT:
+            raise InvalidJob(f"limit {gate.name!r}: units must be at least 1, not {gate.units!r}")
+        if gate.strategy not in tuple(Strategy):
+            raise InvalidJob(f"limit {gate.name!r}: no strategy {gate.strategy!r}")
+
+
+def check_limit(
+    name: str,
+    slots: int | None,
+    weight: float | None,
+    rate: int | None,
+    period_s: float | None,
+    burst: int | None,
+) -> None:
+    """Refuse what no limit can be.
+
+    Raises:
+        InvalidJob: Naming the limit and the part that is wrong.
+    """
+    for what, number in (("slots", slots), ("rate", rate), ("burst", burst)):
+        if number is not None and not 1 <= number <= _INT:
+            raise InvalidJob(f"limit {name!r}: {what} must be at least 1, not {number!r}")
+    for what, amount in (("weight", weight), ("period_s", period_s)):
+        if amount is not None and not 1e-6 <= amount <= 1e9:
+            raise InvalidJob(f"limit {name!r}: {what} must be above 0, not {amount!r}")
+
+
+def _check_unique(unique: Unique) -> None:
+    check_name("the key of a unique job", unique.key)
+    if unique.until not in _MODES:
+        raise InvalidJob(f"unique until {unique.until!r}: it is one of {', '.join(_MODES)}")
+    if unique.for_s is None:
+        if unique.until == "time":
+            raise InvalidJob("a job that is unique for a time needs for_s")
+    elif not 0 < unique.for_s <= 1e9:
+        raise InvalidJob(f"a job is unique for more than 0 seconds, not {unique.for_s!r}")
+
+
+def _rules(job: NewJob) -> str | None:
+    """Say in JSON what few jobs have: gates, in the order of the type's fields, and uniqueness."""
+    if not job.gates and job.unique is None:
+        return None
+    rules: dict[str, Any] = {}
+    if job.gates:
+        rules["g"] = [
+            [g.name, g.key, g.slots, g.weight, int(g.strategy), g.rate, g.period_s, g.burst]
+            + [g.fixed, g.units]
+            for g in job.gates
+        ]
+    if job.unique is not None:
+        rules["u"] = [job.unique.key, _MODES[job.unique.until], job.unique.for_s]
+    return json.dumps(rules, separators=(",", ":"))
+
+
+def columns(jobs: Sequence[NewJob], queue_id: Mapping[QueueKey, int]) -> list[Array]:
+    """Turn checked jobs into the seventeen array arguments of ``enqueue_v3``, in its order."""
     edges = [(parent, job.id) for job in jobs for parent in job.parents]
     edges += [(job.id, place) for job in jobs for place in job.joins]
     waited_for = frozenset(parent for parent, _ in edges)
     if len(jobs) == 1 and not edges and _is_plain(jobs[0]):
-        rest = _rest_of_one(jobs[0]._replace(id="", payload=b""), queue_id[jobs[0].queue])
+        rest = _rest_of_one(jobs[0]._replace(id="", payload=b""), queue_id[queue_key(jobs[0])])
     else:
-        rest = _rest(jobs, [queue_id[job.queue] for job in jobs], waited_for)
+        rest = _rest(jobs, [queue_id[queue_key(job)] for job in jobs], waited_for)
     return [
         TextArray.of([job.id for job in jobs]),
         *rest[:3],
@@ -93,6 +166,11 @@ def columns(jobs: Sequence[NewJob], queue_id: Mapping[str, int]) -> list[Array]:
         TextArray.of([parent for parent, _ in edges]),
         TextArray.of([child for _, child in edges]),
     ]
+
+
+def queue_key(job: NewJob) -> QueueKey:
+    """Name the queue that a job waits in."""
+    return job.queue, job.placement
 
 
 def _rest(
@@ -112,14 +190,14 @@ def _rest(
         SmallintArray.of(
             [
                 (HAS_CHILDREN if job.awaited or job.id in waited_for else 0)
-                | (HAS_KEY if job.key else 0)
+                | (GATED if job.gates else 0)
+                | STICKY[job.sticky]
                 | (RUNS_AGAIN if job.again else 0)
                 | (LEADS if job.leads else 0)
                 for job in jobs
             ]
         ),
-        TextArray.of([job.key for job in jobs]),
-        IntegerArray.of([job.key_limit if job.key else None for job in jobs]),
+        TextArray.of([_rules(job) for job in jobs]),
         TextArray.of([job.workflow for job in jobs]),
         DoubleArray.of([job.lives_s for job in jobs]),
     ]
@@ -127,7 +205,9 @@ def _rest(
 
 def _is_plain(job: NewJob) -> bool:
     """Whether its columns are worth remembering: nothing in them that is its own."""
-    return job.due_at is None and job.expires_at is None and job.workflow is None
+    return not (
+        job.due_at or job.expires_at or job.workflow or job.gates or job.unique is not None
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -138,12 +218,12 @@ def _rest_of_one(job: NewJob, queue_id: int) -> list[Array]:
 
 @lru_cache(maxsize=1)
 def no_follow_ups() -> list[Array]:
-    """Give the empty form of the nineteen follow-up arguments of ``step_v2``."""
+    """Give the empty form of the eighteen follow-up arguments of ``step_v3``."""
     return [BigintArray.of([]), *columns([], {})]
 
 
-def follow_ups(pairs: Sequence[tuple[int, NewJob]], intern: Callable[[str], int]) -> list[Any]:
-    """Turn (token of the parent's run, job) pairs into the follow-up arguments of ``step_v2``."""
+def follow_ups(pairs: Sequence[tuple[int, NewJob]], intern: Callable[[QueueKey], int]) -> list[Any]:
+    """Turn (token of the parent's run, job) pairs into the follow-up arguments of ``step_v3``."""
     jobs = [job for _, job in pairs]
-    queue_id = {job.queue: intern(job.queue) for job in jobs}
+    queue_id = {queue_key(job): intern(queue_key(job)) for job in jobs}
     return [BigintArray.of([token for token, _ in pairs]), *columns(jobs, queue_id)]

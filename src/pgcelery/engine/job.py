@@ -115,7 +115,7 @@ class NewJob(NamedTuple):
             of what its run is.
         leads: Its workflow is listed by it; one job of each.
         placement: Which workers may claim it or should, as `placement.encode` says it; "" for any.
-        sticky: Jobs that wait for it should (1) or must (2) run on the worker it ran on; 0 for any.
+        sticky: It should (1) or must (2) run on the worker that ended the last it waited for; 0: any.
     """
 
     id: str
@@ -141,6 +141,9 @@ class NewJob(NamedTuple):
     sticky: int = 0
 
 
+_GATES, _UNIQUE = NewJob._fields.index("gates"), NewJob._fields.index("unique")
+
+
 class Job(NamedTuple):
     """A claimed job. Every write about this run must carry its `token`, which is never reused."""
 
@@ -161,7 +164,8 @@ class Job(NamedTuple):
 class Lost(NamedTuple):
     """Why a run ended without its handler saying so."""
 
-    kind: str  #: worker_lost, child_lost, time_limit, terminated, expired, cancelled
+    #: worker_lost, child_lost, time_limit, terminated, expired, cancelled, no_slot, replaced
+    kind: str
     detail: str = ""  #: one sentence for a person
     pid: int | None = None
     signum: int | None = None
@@ -294,19 +298,17 @@ def load_outcome(data: bytes) -> Outcome:
 
 
 def _flat_job(job: NewJob) -> list[Any]:
-    plain = job._replace(
-        gates=tuple(tuple(gate) for gate in job.gates),  # type: ignore[arg-type]
-        unique=None if job.unique is None else tuple(job.unique),  # type: ignore[arg-type]
-    )
-    return [_flat_time(value) for value in plain]
+    row: list[Any] = [_flat_time(value) for value in job]
+    row[_GATES] = [tuple(gate) for gate in job.gates]
+    row[_UNIQUE] = None if job.unique is None else tuple(job.unique)
+    return row
 
 
 def _full_job(row: list[Any]) -> NewJob:
-    job = NewJob(*[_full_time(value) for value in row])
-    return job._replace(
-        gates=tuple(Gate(*gate) for gate in job.gates),
-        unique=None if job.unique is None else Unique(*job.unique),
-    )
+    full = [_full_time(value) for value in row]
+    full[_GATES] = tuple(Gate(*gate) for gate in full[_GATES])
+    full[_UNIQUE] = None if full[_UNIQUE] is None else Unique(*full[_UNIQUE])
+    return NewJob(*full)
 
 
 class _Mark:

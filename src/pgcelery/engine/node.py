@@ -17,8 +17,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pgcelery.engine.arrays import BigintArray, IntegerArray, TextArray
+from pgcelery.engine.arrays import BigintArray, TextArray
 from pgcelery.engine.client import Client, packed
+from pgcelery.engine.columns import QueueKey
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.job import Job, Outcome, State
@@ -33,6 +34,7 @@ from pgcelery.engine.statements import (
     statements,
     wide_row,
 )
+from pgcelery.engine.territory import Territory
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Node:
         self.client = Client(config)
         self.link = Link(config)
         self.worker_id: int | None = None
-        self.queues: dict[str, int] = {}
+        self.territory = Territory()
         self._claimed = claimed
         self._recorded = recorded
         self._late = late
@@ -80,6 +82,7 @@ class Node:
         self._asked = 0
         self._turn = 0
         self.hungry = True  # there may be work: ask as soon as there is room
+        self._errand = False  # something is to be ended that needs no room
         self._poll_s = config.poll_min_s
         now = time.monotonic()
         self._poll_at = now
@@ -114,7 +117,7 @@ class Node:
         for _, payload in self.link.advance():
             if payload == "c":
                 self._beat_at = 0.0
-            elif payload[:1] == "q" and int(payload[1:]) in self.queues.values():
+            elif payload[:1] == "q" and int(payload[1:]) in self.territory:
                 self.wake()
 
     def _guard(self, act: Callable[[], None], now: float) -> None:
@@ -161,7 +164,7 @@ class Node:
             self.name,
             socket.gethostname(),
             os.getpid(),
-            TextArray.of(list(self.queues)),
+            TextArray.of(list(self.territory.queues)),
             json.dumps(self.info, default=str),
             float(self.config.lease_s),
         ]
@@ -278,31 +281,36 @@ class Node:
             or now - (tray.since or now) >= _LINGER_S
         )
         overdue = now >= self._poll_at or (self._due_at is not None and now >= self._due_at)
-        if not flush and not (want > 0 and (self.hungry or overdue)):
+        if not flush and not self._errand and not (want > 0 and (self.hungry or overdue)):
             return
         params = self._built(ended_params, tray.take(self.config.max_batch), tray)
         if params is None:
             return
         self._asked = want
-        ids = list(self.queues.values())
+        self._errand = False
         self._turn += 1  # each queue is asked first in its turn
-        pivot = self._turn % len(ids) if ids else 0
         self._send(
             "step",
             self._sql.step,
-            [self.worker_id, want, IntegerArray.of(ids[pivot:] + ids[:pivot]), *params],
+            [
+                self.worker_id,
+                want,
+                *self.territory.params(self._turn),
+                float(self.config.patience_s),
+                *params,
+            ],
             self._stepped,
             lambda state: self._refused(tray, state),
         )
 
     def _built(
         self,
-        build: Callable[[list[Outcome], Callable[[str], int]], list[Any]],
+        build: Callable[[list[Outcome], Callable[[QueueKey], int]], list[Any]],
         batch: list[Outcome],
         tray: Tray,
     ) -> list[Any] | None:
         try:
-            return build(batch, lambda name: self.client.intern([name])[name])
+            return build(batch, lambda key: self.client.intern_places([key])[key])
         except DatabaseUnavailable:
             tray.take_back(time.monotonic())
         except EngineError:
@@ -358,8 +366,8 @@ class Node:
             self._take(claims, outcomes)
 
     def _take(self, claims: list[Row], ended: Mapping[str, Outcome] | None = None) -> None:
-        names = {number: name for name, number in self.queues.items()}
-        self._claimed([(job(row, names.get(row.queue_id or 0, ""), ended), row) for row in claims])
+        name_of = self.territory.name_of
+        self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims])
 
     def _rescheduled(self, rows: Rows) -> None:
         decoded = [outcome_row(cells) for cells in rows]
@@ -388,18 +396,23 @@ class Node:
             if row.kind is Kind.WAITER and row.name and row.job_id:
                 waiters[row.name].append(row.job_id)
             elif row.kind is Kind.QUEUE_WOKEN and row.queue_id is not None:
-                if row.queue_id in self.queues.values():
+                if row.queue_id in self.territory:
                     self.wake()
                     if satisfied:
                         continue
-                if now - self._told_at.get(row.queue_id, 0.0) >= self.config.poll_min_s / 2:
-                    self._told_at[row.queue_id] = now
-                    self._tell(self.config.schema, f"q{row.queue_id}")
+                self._tell_queue(row.queue_id, now)
+            elif row.kind is Kind.RUNS_STRUCK:
+                self._tell(self.config.schema, "c")
             elif row.kind is Kind.UNKNOWN_WORKER:
                 self._unknown()
         for channel, ids in waiters.items():
             for payload in packed(ids):
                 self._tell(channel, payload)
+
+    def _tell_queue(self, queue_id: int, now: float) -> None:
+        if now - self._told_at.get(queue_id, 0.0) >= self.config.poll_min_s / 2:
+            self._told_at[queue_id] = now
+            self._tell(self.config.schema, f"q{queue_id}")
 
     def _tell(self, channel: str, payload: str) -> None:
         if self.link.state is LinkState.OPEN:
@@ -413,6 +426,14 @@ class Node:
                 self._cancel(row)
             elif row.kind is Kind.MESSAGE and row.payload is not None:
                 self._message(row.payload, row.name)
+            elif row.kind is Kind.QUEUE_WOKEN and row.flags:
+                if row.flags in self.territory:
+                    self.wake()
+                self._tell_queue(row.flags, self.beat_ok_at)
+            elif row.kind is Kind.QUEUE_WOKEN:
+                self._errand = True
+            elif row.kind is Kind.RUNS_STRUCK:
+                self._tell(self.config.schema, "c")
             elif row.kind is Kind.UNKNOWN_WORKER:
                 self._unknown()
 

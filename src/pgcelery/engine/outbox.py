@@ -15,7 +15,7 @@ from pgcelery.engine.arrays import (
     TextArray,
     TimestampArray,
 )
-from pgcelery.engine.columns import follow_ups, no_follow_ups
+from pgcelery.engine.columns import QueueKey, follow_ups, no_follow_ups
 from pgcelery.engine.job import Outcome, State
 
 _NONE_ENDED = [
@@ -87,8 +87,8 @@ class Tray:
         return [outcome.token for outcome in (*self.waiting, *self.sent)]
 
 
-def ended_params(outcomes: list[Outcome], intern: Callable[[str], int]) -> list[Any]:
-    """Build the arguments of ``step_v2`` from the ended runs on."""
+def ended_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> list[Any]:
+    """Build the arguments of ``step_v3`` from the ended runs on."""
     if not outcomes:
         return _NONE_ENDED
     pairs = [(outcome.token, job) for outcome in outcomes for job in outcome.follow_ups]
@@ -105,10 +105,10 @@ def ended_params(outcomes: list[Outcome], intern: Callable[[str], int]) -> list[
     ]
 
 
-def again_params(outcomes: list[Outcome], intern: Callable[[str], int]) -> list[Any]:
+def again_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> list[Any]:
     """Build the arguments of ``reschedule_v1`` after the worker."""
     queue_ids: Mapping[str, int] = {
-        outcome.queue: intern(outcome.queue) for outcome in outcomes if outcome.queue is not None
+        outcome.queue: intern((outcome.queue, "")) for outcome in outcomes if outcome.queue is not None
     }
     return [
         BigintArray.of([outcome.token for outcome in outcomes]),

@@ -73,7 +73,7 @@ class Slot:
         query = load("schedules/fire", self._client.config.schema)
         self._conn.execute(query, {**self._key, "last_run_at": last_run_at})
         self.queues = {job.queue for job in jobs}
-        return existing
+        return set(existing)
 
 
 class Schedules:

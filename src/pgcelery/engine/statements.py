@@ -35,7 +35,6 @@ _JOB_COLUMNS = (
     IntegerArray.oid,
     SmallintArray.oid,
     TextArray.oid,
-    IntegerArray.oid,
     TextArray.oid,
     DoubleArray.oid,
     TextArray.oid,
@@ -55,15 +54,18 @@ class Kind(IntEnum):
     UPKEEP = 7
     QUEUE_WOKEN = 8
     UNKNOWN_WORKER = 9
+    RUNS_STRUCK = 10
 
 
 class Flag(IntEnum):
     """Bits of a claim's flags."""
 
-    LOST = 32
     PARENT_FAILED = 4
     CANCELLED = 8
     EXPIRED = 16
+    LOST = 32
+    NO_SLOT = 2048
+    REPLACED = 4096
 
 
 class Row(NamedTuple):
@@ -108,6 +110,12 @@ def statements(schema: str) -> Statements:
             _INT4,
             _INT4,
             IntegerArray.oid,
+            IntegerArray.oid,
+            DoubleArray.oid,
+            IntegerArray.oid,
+            IntegerArray.oid,
+            IntegerArray.oid,
+            _FLOAT8,
             BigintArray.oid,
             TextArray.oid,
             SmallintArray.oid,
@@ -152,7 +160,7 @@ def _str(cell: bytes | None) -> str | None:
 
 
 def wide_row(cells: list[bytes | None]) -> Row:
-    """Read a row of step_v2 or, without its last column, maintain_v1."""
+    """Read a row of step_v3 or, without its last column, maintain_v1."""
     kind, job_id, token, queue_id, name, payload, priority, delivery, flags, *fed_by = cells
     return Row(
         Kind(_int(kind) or 0),
@@ -175,7 +183,7 @@ def outcome_row(cells: list[bytes | None]) -> Row:
 
 
 def beat_row(cells: list[bytes | None]) -> Row:
-    """Read a row of beat_v1."""
+    """Read a row of beat_v2."""
     kind, job_id, token, name, payload, priority, flags = cells
     return Row(
         Kind(_int(kind) or 0),

@@ -120,14 +120,14 @@ class Worker:
     @property
     def queues(self) -> list[str]:
         """Names of the queues it serves."""
-        return list(self._node.queues) or list(self._initial_queues)
+        return list(self._node.territory.queues) or list(self._initial_queues)
 
     def add_queue(self, name: str) -> None:
         """Serve another queue from now on."""
         ids = self._node.client.intern([name])
 
         def add() -> None:
-            self._node.queues.update(ids)
+            self._node.territory.queues.update(ids)
             self._node.wake()
 
         self.call(add)
@@ -136,7 +136,7 @@ class Worker:
         """Claim nothing from a queue any more; what was claimed is finished."""
 
         def cancel() -> None:
-            self._node.queues.pop(name, None)
+            self._node.territory.queues.pop(name, None)
 
         self.call(cancel)
 
@@ -201,7 +201,7 @@ class Worker:
             self._give_back(waiting_s=_STALE_S)
 
     def _want(self) -> int:
-        return self.pool.capacity() if self._how is None and self._node.queues else 0
+        return self.pool.capacity() if self._how is None and self._node.territory.queues else 0
 
     def _watch(self) -> None:
         """Bring the selector up to what the pool and the link want."""
@@ -238,9 +238,10 @@ class Worker:
                 logger.exception("a call into the worker failed", extra={"action": "worker.call"})
 
     def _enter(self) -> None:
-        if not self._node.queues and self._initial_queues:
+        queues = self._node.territory.queues
+        if not queues and self._initial_queues:
             try:
-                self._node.queues.update(self._node.client.intern(self._initial_queues))
+                queues.update(self._node.client.intern(self._initial_queues))
             except DatabaseUnavailable:
                 return
             self._initial_queues = []
@@ -273,6 +274,10 @@ class Worker:
                 self._lose(job, Lost("worker_lost", "its worker fell silent"), now)
             elif flags & Flag.CANCELLED:
                 self._lose(job, Lost("cancelled", "cancelled before it began"), now)
+            elif flags & Flag.NO_SLOT:
+                self._lose(job, Lost("no_slot", "no slot of its limit was free"), now)
+            elif flags & Flag.REPLACED:
+                self._lose(job, Lost("replaced", "a newer one took its place"), now)
             elif job.expired:
                 self._lose(job, Lost("expired", "it expired before it began"), now)
             else:

@@ -37,6 +37,8 @@ logger = logging.getLogger("celery.worker.request")
 _REVOKED = {
     "cancelled": ("revoked", False),
     "expired": ("expired", False),
+    "no_slot": ("no slot of its limit was free", False),
+    "replaced": ("replaced by a newer one", False),
     "terminated": ("terminated", True),
 }
 

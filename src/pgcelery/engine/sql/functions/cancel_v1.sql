@@ -1,7 +1,7 @@
 -- Cancel jobs, in the caller's transaction. What waits (ready, scheduled, for parents) ends now as
 -- cancelled with the given result; for what runs, and for ids not known yet, the wish is kept until
 -- a run ends or the id is claimed. Returns each id with its state, null when unknown.
-create function pgcelery.cancel_v1(
+create or replace function pgcelery.cancel_v1(
     ids text[], results bytea[], terminate boolean, signum smallint
 ) returns table (job_id text, state integer)
 language plpgsql
@@ -12,8 +12,12 @@ declare
     c record;
     job record;
     ended boolean;
+    held smallint;
+    freed record;
 begin
-    perform pgcelery.lock_keys_v1(ids);
+    if exists (select from pgcelery.lines) then
+        perform pgcelery.lock_lines_v1(pgcelery.gates_of_v1(ids));
+    end if;
     for c in
         select distinct on (u.id) u.id, u.result from unnest(ids, results) as u(id, result)
         order by u.id
@@ -37,18 +41,26 @@ begin
         ended := false;
         if found then
             delete from pgcelery.ready r
-            where r.queue_id = job.queue_id and r.priority = job.priority and r.seq = job.seq;
+            where r.queue_id = job.queue_id and r.priority = job.priority and r.tag = 0
+              and r.seq = job.seq;
             ended := found;
-            if ended and job.key is not null then
-                perform pgcelery.release_v1(array[c.id]);
-            end if;
-            if not ended and job.key is not null then
-                delete from pgcelery.gated g
-                where g.key = job.key and g.priority = job.priority and g.seq = job.seq;
+            if not ended and job.gates is not null then
+                delete from pgcelery.ready r
+                where r.queue_id in (-job.queue_id, 0) and r.priority = job.priority
+                  and r.seq = job.seq
+                returning r.flags into held;
                 ended := found;
-                if ended then
-                    update pgcelery.keys k set waiting = k.waiting - 1 where k.key = job.key;
+                if ended and held & 2 = 2 then
+                    select * into freed from pgcelery.release_v2(array[c.id]);
+                    perform pgcelery.reopen_v1(freed.names, freed.keys);
                 end if;
+            end if;
+            if not ended and job.gates is not null then
+                delete from pgcelery.gated w
+                using unnest(job.gates) g
+                where w.name = g.name and w.key = g.key and w.priority = job.priority
+                  and w.seq = job.seq;
+                ended := found;
             end if;
             if not ended and job.due_at is not null then
                 delete from pgcelery.scheduled s

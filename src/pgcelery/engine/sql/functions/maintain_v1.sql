@@ -16,7 +16,10 @@ declare
     buried integer;
     returned integer;
     pruned integer;
-    keyed text[];
+    gated text[];
+    come integer[] := '{}';
+    freed record;
+    opened record;
 begin
     insert into pgcelery.leases as l (role, worker_id, until)
     values ('upkeep', me, now() + make_interval(secs => lease_s))
@@ -30,25 +33,39 @@ begin
     get diagnostics buried = row_count;
 
     -- Every run whose worker is gone, however it came about; in flight only, so a scan is cheap.
-    keyed := array(
-        select r.job_id
-        from pgcelery.running r
-        join pgcelery.jobs j on j.id = r.job_id
-        where r.flags & 2 = 2 and r.delivery < j.max_deliveries
-          and not exists (select from pgcelery.workers w where w.id = r.worker_id)
-        order by r.token
-        limit 1000
-        for update of r skip locked);
-    if cardinality(keyed) > 0 then
-        perform pgcelery.lock_keys_v1(keyed);
-        perform pgcelery.release_v1(keyed);
+    if exists (select from pgcelery.lines) then
+        gated := array(
+            select r.job_id
+            from pgcelery.running r
+            join pgcelery.jobs j on j.id = r.job_id
+            where r.flags & 2 = 2 and r.delivery < j.max_deliveries
+              and not exists (select from pgcelery.workers w where w.id = r.worker_id)
+            order by r.token
+            limit 1000);
+        if cardinality(gated) > 0 then
+            perform pgcelery.lock_lines_v1(pgcelery.gates_of_v1(gated));
+            with gone as (
+                delete from pgcelery.running r
+                where r.job_id = any (gated)
+                  and not exists (select from pgcelery.workers w where w.id = r.worker_id)
+                returning r.job_id, r.delivery, r.flags
+            )
+            select array_agg(g.job_id) as ids, array_agg(g.delivery) as deliveries,
+                   array_agg(g.flags) as flags
+            into freed from gone g;
+            if freed.ids is not null then
+                select * into opened from pgcelery.release_v2(freed.ids);
+                come := pgcelery.come_v1(freed.ids, freed.deliveries, freed.flags)
+                        || pgcelery.reopen_v1(opened.names, opened.keys);
+            end if;
+        end if;
     end if;
     return query
     with orphans as (
         select r.token
         from pgcelery.running r
         where not exists (select from pgcelery.workers w where w.id = r.worker_id)
-          and (r.flags & 2 = 0 or r.job_id = any (keyed)
+          and (r.flags & 2 = 0
                or r.delivery >= (select j.max_deliveries from pgcelery.jobs j where j.id = r.job_id))
         order by r.token
         limit 2000
@@ -67,18 +84,7 @@ begin
         insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
         select d.queue_id, d.priority, d.seq, d.job_id, d.delivery, d.flags
         from judged d
-        where not d.over and d.flags & 2 = 0
-        returning queue_id
-    ), later as (
-        update pgcelery.jobs j
-        set due_at = now()
-        from judged d
-        where j.id = d.job_id and not d.over and d.flags & 2 = 2
-    ), gate as (
-        insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
-        select d.queue_id, now(), d.seq, d.job_id, d.priority, d.delivery, d.flags
-        from judged d
-        where not d.over and d.flags & 2 = 2
+        where not d.over
         returning queue_id
     ), ending as (
         insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags)
@@ -93,7 +99,7 @@ begin
     union all
     select distinct 8, null::text, null::bigint, a.queue_id, null::text, null::bytea,
            null::integer, null::integer, null::integer
-    from (select g.queue_id from again g union select g.queue_id from gate g) a;
+    from (select g.queue_id from again g union select u.id from unnest(come) as u(id)) a;
     get diagnostics returned = row_count;
 
     -- A result that a job of the same workflow may yet need stays for another hour.
@@ -130,11 +136,26 @@ begin
 
     delete from pgcelery.cancels c where c.requested_at < now() - interval '1 day'
         and not exists (select from pgcelery.running r where r.job_id = c.job_id);
-    delete from pgcelery.keys k where k.key in (
-        select i.key from pgcelery.keys i
-        where i.in_use = 0 and i.waiting = 0
+    delete from pgcelery.lines l where (l.name, l.key) in (
+        select i.name, i.key from pgcelery.lines i
+        where i.in_use = 0
+          and (i.tat is null or i.tat + make_interval(secs => case when i.fixed then i.period_s else 0 end)
+                                < now())
+          and not exists (select from pgcelery.gated g where g.name = i.name and g.key = i.key)
         limit prune_batch
         for update skip locked);
+    delete from pgcelery.uniques x where x.key in (
+        select i.key from pgcelery.uniques i
+        where i.until < now()
+           or (i.mode < 2 and (not exists (select from pgcelery.jobs j where j.id = i.job_id)
+                               or exists (select from pgcelery.results s
+                                          where s.id = i.job_id and s.finished_at is not null)))
+        limit prune_batch
+        for update skip locked);
+    delete from pgcelery.delayed d
+    where not exists (select from pgcelery.scheduled s join pgcelery.jobs j
+                      on s.queue_id = j.queue_id and s.due_at = j.due_at and s.seq = j.seq
+                      where j.id = d.job_id);
     delete from pgcelery.waiters w where w.until < now();
     delete from pgcelery.inbox i where i.expires_at < now();
     delete from pgcelery.replies p where p.expires_at < now();

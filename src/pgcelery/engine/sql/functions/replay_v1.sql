@@ -1,12 +1,12 @@
 -- Run jobs of a workflow again that have ended, in the caller's transaction: their results are gone,
--- those with an edge wait for its parent, the others are ready at once (with a key: scheduled for now).
+-- those with an edge wait for its parent, the others are ready at once, or at their gates.
 -- `restores` names those that become what they were sent as, before retries and replacements;
 -- `payloads` may hold other bytes. `waits` says how many jobs one waits for by what it was sent with,
 -- `pendings` how many of those run again too, `awaited` whether such a one waits for it. `drops` are
 -- forgotten with their results: who made them makes them anew. `needs` stay, but must have ended.
 -- Nothing is done if `refused` names one that has not. The token of the run before stays known, so
 -- that a repeat of its outcome is not late. `woken` are the queues that got work.
-create function pgcelery.replay_v1(
+create or replace function pgcelery.replay_v1(
     workflow text, ids text[], waits integer[], pendings integer[], awaited boolean[],
     payloads bytea[], restores text[], drops text[], needs text[],
     edge_parents text[], edge_children text[], out refused text, out woken integer[]
@@ -18,6 +18,8 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+    gated text[];
 begin
     -- In one order: of two replays of a job, the second one finds that it has not ended.
     perform from pgcelery.results s
@@ -33,11 +35,13 @@ begin
        or u.id in (select r.job_id from pgcelery.running r)
        or exists (select from pgcelery.nodes n where n.job_id = j.id)
        or exists (select from pgcelery.ready r
-                  where r.queue_id = j.queue_id and r.priority = j.priority and r.seq = j.seq)
+                  where r.queue_id in (j.queue_id, -j.queue_id, 0) and r.priority = j.priority
+                    and r.seq = j.seq)
        or exists (select from pgcelery.scheduled d
                   where d.queue_id = j.queue_id and d.due_at = j.due_at and d.seq = j.seq)
        or exists (select from pgcelery.gated g
-                  where g.key = j.key and g.priority = j.priority and g.seq = j.seq)
+                  join unnest(j.gates) x on x.name = g.name and x.key = g.key
+                  where g.priority = j.priority and g.seq = j.seq)
     limit 1;
     if refused is not null then
         return;
@@ -51,8 +55,9 @@ begin
     set queue_id = (j.sent).queue_id, priority = (j.sent).priority,
         max_deliveries = (j.sent).max_deliveries, name = (j.sent).name,
         payload = (j.sent).payload, ttl_s = (j.sent).ttl_s, delay_s = (j.sent).delay_s,
-        lives_s = (j.sent).lives_s, key = (j.sent).key, key_limit = (j.sent).key_limit,
-        flags = j.flags & ~2 | case when (j.sent).key is null then 0 else 2 end, sent = null
+        lives_s = (j.sent).lives_s, gates = (j.sent).gates,
+        flags = j.flags & ~770 | coalesce((j.sent).sticky, 0::smallint)
+                | case when (j.sent).gates is null then 0 else 2 end, sent = null
     from unnest(restores) as r(id)
     where j.id = r.id and j.sent is distinct from null;
 
@@ -60,8 +65,7 @@ begin
         update pgcelery.jobs j
         set payload = coalesce(g.payload, j.payload), parents = g.waits,
             flags = j.flags | case when g.awaited then 1 else 0 end,
-            due_at = case when g.pending = 0 and j.key is not null then now() end,
-            expires_at = null, parked = false,
+            due_at = null, expires_at = null, parked = false,
             last_token = coalesce((select s.token from pgcelery.results s where s.id = j.id),
                                   j.last_token),
             joined = case when j.joined is not null then (
@@ -71,7 +75,7 @@ begin
         from unnest(ids, waits, pendings, awaited, payloads)
             as g(id, waits, pending, awaited, payload)
         where j.id = g.id
-        returning j.id, j.queue_id, j.priority, j.seq, j.flags & 3 as flags, j.due_at, j.joined,
+        returning j.id, j.queue_id, j.priority, j.seq, j.flags & 3 as flags, j.joined,
                   g.pending
     ), waiting as (
         insert into pgcelery.nodes (job_id, pending, joined)
@@ -80,14 +84,16 @@ begin
         insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
         select a.queue_id, a.priority, a.seq, a.id, 0, a.flags
         from again a
-        where a.pending = 0 and a.due_at is null
-    ), keyed as (
-        insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
-        select a.queue_id, a.due_at, a.seq, a.id, a.priority, 0, a.flags
-        from again a
-        where a.pending = 0 and a.due_at is not null
+        where a.pending = 0 and a.flags & 2 = 0
     )
-    select array(select distinct a.queue_id from again a where a.pending = 0) into woken;
+    select array(select distinct a.queue_id from again a where a.pending = 0),
+           array(select a.id from again a where a.pending = 0 and a.flags & 2 = 2)
+    into woken, gated;
+    if cardinality(gated) > 0 then
+        perform pgcelery.come_v1(gated, array_fill(0::smallint, array[cardinality(gated)]),
+                                 array(select (j.flags & 3)::smallint from unnest(gated) as u(id)
+                                       join pgcelery.jobs j on j.id = u.id));
+    end if;
 
     delete from pgcelery.results s using unnest(ids) as g(id) where s.id = g.id;
     insert into pgcelery.edges (parent, child)

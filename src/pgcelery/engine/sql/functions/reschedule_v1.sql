@@ -16,13 +16,16 @@ declare
     o record;
     run record;
     job record;
+    freed record;
     deliveries integer;
     due timestamptz;
 begin
-    perform pgcelery.lock_keys_v1(array(
-        select r.job_id from unnest(tokens) as t(token)
-        join pgcelery.running r on r.token = t.token
-        where r.flags & 2 = 2));
+    if exists (select from pgcelery.lines) then
+        perform pgcelery.lock_lines_v1(pgcelery.gates_of_v1(array(
+            select r.job_id from unnest(tokens) as t(token)
+            join pgcelery.running r on r.token = t.token
+            where r.flags & 2 = 2)));
+    end if;
     for o in
         select *
         from unnest(tokens, ids, states, payloads, queue_ids, priorities, due_ats, delays, expiries,
@@ -45,13 +48,13 @@ begin
         end if;
 
         if run.flags & 2 = 2 then
+            select * into freed from pgcelery.release_v2(array[o.id]);
             return query
             select 8, null::text, w.queue_id, null::text
-            from unnest(pgcelery.release_v1(array[o.id])) as w(queue_id);
+            from unnest(pgcelery.reopen_v1(freed.names, freed.keys)) as w(queue_id);
         end if;
         due := case when o.state = 4
-                    then coalesce(now() + make_interval(secs => o.delay_s), o.due_at, now())
-                    when run.flags & 2 = 2 then now() end;
+                    then coalesce(now() + make_interval(secs => o.delay_s), o.due_at, now()) end;
         update pgcelery.jobs j
         set payload = coalesce(o.payload, j.payload),
             queue_id = coalesce(o.queue_id, j.queue_id),
@@ -62,7 +65,7 @@ begin
             sent = case when o.payload is null or j.workflow is null then j.sent
                         else coalesce(j.sent, row(
                             j.queue_id, j.priority, j.max_deliveries, j.name, j.payload, j.ttl_s,
-                            j.delay_s, j.lives_s, j.key, j.key_limit)::pgcelery.sending) end
+                            j.delay_s, j.lives_s, j.gates, j.flags & 768)::pgcelery.sending) end
         where j.id = o.id
         returning j.queue_id, j.priority, j.seq into job;
         continue when not found;  -- forgotten or pruned by an operator while it ran
@@ -70,9 +73,11 @@ begin
         deliveries := case when o.state = 4 then 0
                            when o.counted then run.delivery
                            else run.delivery - 1 end;
-        if due > now() or run.flags & 2 = 2 then
+        if due > now() then
             insert into pgcelery.scheduled (queue_id, due_at, seq, job_id, priority, deliveries, flags)
             values (job.queue_id, due, job.seq, o.id, job.priority, deliveries, run.flags);
+        elsif run.flags & 2 = 2 then
+            perform pgcelery.come_v1(array[o.id], array[deliveries::smallint], array[run.flags]);
         else
             insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
             values (job.queue_id, job.priority, job.seq, o.id, deliveries, run.flags);

@@ -9,6 +9,6 @@ select j.id, q.name, j.name, j.payload, j.priority, j.max_deliveries, j.created_
                 then case when s.state = 4 then 4 else 1 end
             else 2 end
 from pgcelery.jobs j
-join pgcelery.queues q on q.id = j.queue_id
+join pgcelery.queue_names q on q.id = j.queue_id
 left join pgcelery.results s on s.id = j.id
 where j.id = %(id)s;

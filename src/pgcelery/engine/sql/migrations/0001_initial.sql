@@ -172,9 +172,6 @@ create table pgcelery.replies (
 );
 
 -- install functions/enqueue_v1.sql
--- install functions/lock_keys_v1.sql
--- install functions/admit_v1.sql
--- install functions/release_v1.sql
 -- install functions/advance_v1.sql
 -- install functions/step_v1.sql
 -- install functions/reschedule_v1.sql

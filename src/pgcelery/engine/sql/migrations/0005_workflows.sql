@@ -9,9 +9,7 @@ create index jobs_leading on pgcelery.jobs (seq) where flags & 128 = 128;
 -- install functions/enqueue_v2.sql
 -- install functions/enqueue_v1.sql
 -- install functions/free_v1.sql
--- install functions/place_v1.sql
 -- install functions/advance_v1.sql
--- install functions/finish_v2.sql
 -- install functions/step_v2.sql
 -- install functions/step_v1.sql
 -- install functions/maintain_v1.sql

@@ -1,2 +1,2 @@
 -- Renew the lease; fetch requests to cancel, and messages.
-select * from pgcelery.beat_v1($1, $2)
+select * from pgcelery.beat_v2($1, $2)

@@ -2,6 +2,9 @@
 select count(*)::integer
 from (
     select from pgcelery.ready r
-    where r.queue_id in (select q.id from pgcelery.queues q where q.name = any (%(names)s::text[]))
+    where r.queue_id = any (array(
+        select u.id
+        from pgcelery.queue_names n cross join lateral (values (n.id), (-n.id)) as u(id)
+        where n.name = any (%(names)s::text[])))
     limit %(most)s
 ) w;

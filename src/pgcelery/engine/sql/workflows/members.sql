@@ -14,5 +14,5 @@ select (select root.id from root), (select count(*) from members),
        j.payload, (j.sent).payload, coalesce(p.joined, '{}')
 from picked p
 join pgcelery.jobs j on j.id = p.id
-join pgcelery.queues q on q.id = p.queue_id
+join pgcelery.queue_names q on q.id = p.queue_id
 order by p.seq;

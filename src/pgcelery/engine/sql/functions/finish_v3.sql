@@ -1,21 +1,21 @@
 -- Record the end of runs: fenced by their tokens, with their results and their follow-up jobs, in the
 -- caller's transaction, which has to count them down at their children (free_v1 with what `parents`
--- and `completed` say). State 5 ends a run but not its job: that is parked until a follow-up, now or
+-- and `completed` say) and to give back the slots of `gated` (release_v2). State 5 ends a run but not its job: that is parked until a follow-up, now or
 -- later, goes on with its id. A token that is not current any more is late: kept in `late`, and
 -- nothing of it is applied. A repeat of an outcome that was recorded (the answer to it got lost) is
 -- not late and not repeated. Follow-ups join the workflow of the run that made them. Drops are jobs
 -- that wait, downstream of the run in its workflow: they are gone, as if never sent, before the follow-ups come;
 -- who waits for one that no follow-up brings back hears that it failed.
-create function pgcelery.finish_v2(
+create function pgcelery.finish_v3(
     me integer, tokens bigint[], ids text[], states smallint[], results bytea[],
     ttls double precision[],
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
     f_payloads bytea[], f_due_ats timestamptz[], f_delays double precision[],
     f_expiries timestamptz[], f_max_deliveries smallint[], f_ttls double precision[],
-    f_parents integer[], f_flags smallint[], f_keys text[], f_key_limits integer[],
+    f_parents integer[], f_flags smallint[], f_rules text[],
     f_workflows text[], f_lives double precision[], f_edge_parents text[], f_edge_children text[],
     d_tokens bigint[], d_ids text[],
-    out parents text[], out completed boolean[], out late_ids text[], out late_reasons text[],
+    out parents text[], out completed boolean[], out gated text[], out late_ids text[], out late_reasons text[],
     out woken integer[], out told_ids text[], out told_channels text[]
 )
 language plpgsql
@@ -27,7 +27,6 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     ended bigint[];
-    with_keys text[];
     dropped text[];
 begin
     with given as (
@@ -58,7 +57,7 @@ begin
            array_agg(g.id) filter (where g.flags & 1 = 1 and g.state >= 10),
            array_agg(g.state = 10) filter (where g.flags & 1 = 1 and g.state >= 10),
            array_agg(g.id) filter (where g.flags & 2 = 2)
-    into ended, parents, completed, with_keys
+    into ended, parents, completed, gated
     from gone g;
 
     if cardinality(ended) < cardinality(tokens) then
@@ -76,10 +75,6 @@ begin
             returning late.job_id, late.reason
         )
         select array_agg(r.job_id), array_agg(r.reason) into late_ids, late_reasons from refused r;
-    end if;
-
-    if with_keys is not null then
-        woken := pgcelery.release_v1(with_keys);
     end if;
 
     if cardinality(d_ids) > 0 then
@@ -106,26 +101,26 @@ begin
                array_agg(f.delay_s order by f.place), array_agg(f.expires_at order by f.place),
                array_agg(f.max_deliveries order by f.place), array_agg(f.ttl_s order by f.place),
                array_agg(f.parents order by f.place), array_agg(f.flags order by f.place),
-               array_agg(f.key order by f.place), array_agg(f.key_limit order by f.place),
+               array_agg(f.rule order by f.place),
                array_agg(coalesce(f.workflow, j.workflow, g.id) order by f.place),
                array_agg(f.lives_s order by f.place)
         into f_ids, f_queue_ids, f_priorities, f_names, f_payloads, f_due_ats, f_delays,
-             f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_keys, f_key_limits,
+             f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_rules,
              f_workflows, f_lives
         from unnest(f_tokens, f_ids, f_queue_ids, f_priorities, f_names, f_payloads, f_due_ats,
-                    f_delays, f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_keys,
-                    f_key_limits, f_workflows, f_lives)
+                    f_delays, f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_rules,
+                    f_workflows, f_lives)
             with ordinality
             as f(token, id, queue_id, priority, name, payload, due_at, delay_s, expires_at,
-                 max_deliveries, ttl_s, parents, flags, key, key_limit, workflow, lives_s, place)
+                 max_deliveries, ttl_s, parents, flags, rule, workflow, lives_s, place)
         join unnest(tokens, ids) as g(token, id) on g.token = f.token
         left join pgcelery.jobs j on j.id = g.id
         where f.token = any (ended);
         if f_ids is not null then
-            perform pgcelery.enqueue_v2(
+            perform pgcelery.enqueue_v3(
                 f_ids, f_queue_ids, f_priorities, f_names, f_payloads, f_due_ats, f_delays,
-                f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_keys,
-                f_key_limits, f_workflows, f_lives, f_edge_parents, f_edge_children);
+                f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags, f_rules,
+                f_workflows, f_lives, f_edge_parents, f_edge_children);
             woken := woken || f_queue_ids;
         end if;
     end if;

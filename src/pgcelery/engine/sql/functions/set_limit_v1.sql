@@ -1,0 +1,41 @@
+-- Set, or with nothing but a name and a key unset, what holds for a limit whatever jobs say: for one of
+-- its lines, or with key null for all that have nothing of their own. Takes effect at once, for lines
+-- that are there and those to come. Returns the queues whose workers have something to look at.
+create function pgcelery.set_limit_v1(
+    of_name text, of_key text, new_slots integer, new_weight real, new_rate integer,
+    new_period_s double precision, new_burst integer
+) returns integer[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    names text[];
+    keys text[];
+begin
+    delete from pgcelery.limits l where l.name = of_name and l.key is not distinct from of_key;
+    if coalesce(new_slots, new_weight, new_rate, new_burst) is not null then
+        insert into pgcelery.limits (name, key, slots, weight, rate, period_s, burst)
+        values (of_name, of_key, new_slots, new_weight, new_rate, new_period_s, new_burst);
+    end if;
+    perform from pgcelery.lines l
+    where l.name = of_name and (of_key is null or l.key = of_key)
+    order by l.name, l.key
+    for update;
+    with changed as (
+        update pgcelery.lines l
+        set slots = (n.now).slots, weight = (n.now).weight, rate = (n.now).rate,
+            period_s = (n.now).period_s, burst = (n.now).burst
+        from (select i.name, i.key, pgcelery.in_force_v1(i.own) as now
+              from pgcelery.lines i
+              where i.name = of_name and (of_key is null or i.key = of_key)) n
+        where l.name = n.name and l.key = n.key
+        returning l.name, l.key
+    )
+    select array_agg(c.name), array_agg(c.key) into names, keys from changed c;
+    update pgcelery.timers t set due_at = clock_timestamp()
+    where t.name = of_name and (of_key is null or t.key = of_key) and t.due_at > clock_timestamp();
+    return pgcelery.reopen_v1(names, keys)
+           || array(select distinct t.queue_id from pgcelery.timers t
+                    where t.name = of_name and (of_key is null or t.key = of_key));
+end
+$$;

@@ -1,0 +1,33 @@
+-- Bring lines up to what newcomers say of them, and give those with a rate their timers. The lines are
+-- locked.
+create function pgcelery.settle_v1(came pgcelery.comers[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    update pgcelery.lines l
+    set own = n.own, slots = (n.now).slots, weight = (n.now).weight, strategy = (n.now).strategy,
+        rate = (n.now).rate, period_s = (n.now).period_s, burst = (n.now).burst,
+        fixed = (n.now).fixed, several = l.several or n.several
+    from (select d.name, d.key, d.own, d.several, pgcelery.in_force_v1(d.own) as now
+          from (select c.name, c.key, (array_agg(c.own order by c.id desc))[1] as own,
+                       bool_or(c.several) as several
+                from unnest(came) c
+                where (c.own).strategy is not null
+                group by c.name, c.key) d) n
+    where l.name = n.name and l.key = n.key
+      and (l.own is distinct from n.own or (n.several and not l.several));
+
+    insert into pgcelery.timers (queue_id, name, key, due_at)
+    select distinct c.queue_id, l.name, l.key, clock_timestamp()
+    from unnest(came) c
+    join pgcelery.lines l on l.name = c.name and l.key = c.key
+    where l.rate is not null and c.queue_id is not null
+    order by c.queue_id, l.name, l.key
+    on conflict (queue_id, name, key) do nothing;
+end
+$$;

@@ -1,0 +1,310 @@
+-- One round trip of a node, one transaction: record what ended (finish_v3), hand it the children that
+-- are free now, let through the gates what fits since, make due what is due in its queues, and claim up
+-- to `want` jobs for it in all. Freed children come before what waits in the queues: a workflow that
+-- runs is finished before others begin. Plans are pinned: with stale statistics the planner would
+-- hash-join the payloads or sort the backlog, and a claim would grow with its depth.
+--
+-- Gates cost a step nothing while nobody uses them: what asks for them is one look into each of three
+-- small tables. Lines are locked once, before anything else is, in one order.
+--
+-- Rows returned: kind 0 a claim (fed_by: the one parent, that ended here), 2 late (name = reason),
+-- 4 when fewer were found than wanted and something is scheduled (token = ms until then), 5 a waiter
+-- to tell (name = channel), 8 a queue that got work, 9 when this worker is not known any more, 10 when
+-- runs were asked to end and their workers should hear of it.
+-- flags of a claim: 1 others wait for it, 2 it holds slots, 4 a parent did not complete, 8 cancelled,
+-- 16 expired, 2048 no slot was free for it, 4096 a newer one took its place.
+create function pgcelery.step_v3(
+    me integer, want integer, queue_ids integer[], late_ids integer[], late_s double precision[],
+    stuck_queues integer[], stuck_soft integer[], stuck_hard integer[], patience_s double precision,
+    tokens bigint[], ids text[], states smallint[], results bytea[], ttls double precision[],
+    f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
+    f_payloads bytea[], f_due_ats timestamptz[], f_delays double precision[],
+    f_expiries timestamptz[], f_max_deliveries smallint[], f_ttls double precision[],
+    f_parents integer[], f_flags smallint[], f_rules text[], f_workflows text[],
+    f_lives double precision[], f_edge_parents text[], f_edge_children text[],
+    d_tokens bigint[], d_ids text[]
+) returns table (kind integer, job_id text, token bigint, queue_id integer, name text,
+                 payload bytea, priority integer, delivery integer, flags integer, fed_by text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    got integer;
+    remaining integer := want;
+    serves integer[] := queue_ids;  -- that are not paused
+    all_ids integer[] := queue_ids || late_ids;
+    f record;
+    n record;
+    a record;
+    next_due timestamptz;
+    next_turn timestamptz;
+    came pgcelery.comers[];
+    doors pgcelery.gate[];
+    names text[] := '{}';
+    keys text[] := '{}';
+    others text[];
+    others_failed boolean[];
+    woken integer[] := '{}';
+    refused text[];
+    reasons text[];
+    told text[];
+    channels text[];
+begin
+    if exists (select from pgcelery.paused) then
+        select coalesce(array_agg(u.id order by u.place), '{}') into serves
+        from unnest(queue_ids) with ordinality as u(id, place)
+        where u.id not in (select x.id from pgcelery.queue_names x
+                           join pgcelery.paused p on p.queue_id = x.base_id);
+        late_ids := array(
+            select case when u.id in (select x.id from pgcelery.queue_names x
+                                      join pgcelery.paused p on p.queue_id = x.base_id)
+                        then 0 else u.id end
+            from unnest(late_ids) with ordinality as u(id, place) order by u.place);
+        all_ids := serves || late_ids;
+    end if;
+    if want > 0 then
+        select min(d.due_at) into next_due
+        from unnest(all_ids) as u(id),
+             lateral (select s.due_at from pgcelery.scheduled s
+                      where s.queue_id = u.id order by s.due_at limit 1) d;
+        if exists (select from pgcelery.timers) then
+            select min(d.due_at) into next_turn
+            from unnest(serves) as u(id),
+                 lateral (select t.due_at from pgcelery.timers t
+                          where t.queue_id = u.id order by t.due_at limit 1) d;
+        end if;
+    end if;
+
+    -- All lines that this step will touch are locked first.
+    if cardinality(tokens) > 0 and exists (select from pgcelery.lines) then
+        select array_agg(g) into doors
+        from unnest(tokens) as t(token)
+        join pgcelery.running r on r.token = t.token
+        join pgcelery.jobs j on j.id = r.job_id
+        cross join lateral unnest(j.gates) g
+        where r.flags & 2 = 2 and g.rate is null;
+    end if;
+    if exists (select from pgcelery.comers) then
+        with taken as (
+            delete from pgcelery.comers c
+            using (select i.id from pgcelery.comers i order by i.id limit 500
+                   for update skip locked) t
+            where c.id = t.id
+            returning c
+        )
+        select array_agg(t.c order by (t.c).id) into came from taken t;
+        select array_agg(c.name), array_agg(c.key),
+               doors || array_agg(coalesce(c.own, row(c.name, c.key, null, null, null, null, null, null,
+                                                      null, null)::pgcelery.gate))
+        into names, keys, doors
+        from unnest(came) c;
+    end if;
+    if next_turn <= now() then
+        with due as (
+            delete from pgcelery.timers t
+            using (select i.queue_id, i.name, i.key from pgcelery.timers i
+                   where i.queue_id = any (serves) and i.due_at <= now()
+                   limit 200 for update skip locked) d
+            where t.queue_id = d.queue_id and t.name = d.name and t.key = d.key
+            returning t.name, t.key
+        )
+        select names || array_agg(d.name), keys || array_agg(d.key),
+               doors || array_agg(row(d.name, d.key, null, null, null, null, null, null, null,
+                                      null)::pgcelery.gate)
+        into names, keys, doors
+        from due d;
+    end if;
+    if doors is not null then
+        perform pgcelery.lock_lines_v1(doors);
+    end if;
+    if came is not null then
+        perform pgcelery.settle_v1(came);
+    end if;
+
+    if want > 0 and not exists (select from pgcelery.workers w where w.id = me) then
+        remaining := 0;
+        return query select 9, null::text, null::bigint, null::integer, null::text, null::bytea,
+                            null::integer, null::integer, null::integer, null::text;
+    end if;
+
+    if cardinality(tokens) > 0 then
+        select * into f
+        from pgcelery.finish_v3(
+            me, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids, f_priorities,
+            f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls,
+            f_parents, f_flags, f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children,
+            d_tokens, d_ids);
+        woken := coalesce(f.woken, '{}');
+        refused := f.late_ids;
+        reasons := f.late_reasons;
+        told := f.told_ids;
+        channels := f.told_channels;
+        if f.gated is not null then
+            select * into n from pgcelery.release_v2(f.gated);
+            names := names || n.names;
+            keys := keys || n.keys;
+        end if;
+        if f.parents is not null then
+            select * into n from pgcelery.free_v1(f.parents, f.completed);
+            if n.freed is not null and remaining > 0 then
+                return query
+                with mine as (
+                    select j.id, j.queue_id, j.name, j.payload, j.priority, j.expires_at,
+                           case when c.failed then j.flags & 1 | 4 else j.flags & 3 end::smallint
+                               as flags,
+                           case when j.parents = 1 then c.fed_by end as fed_by
+                    from unnest(n.freed, n.failed, n.fed_by) as c(id, failed, fed_by)
+                    join pgcelery.jobs j on j.id = c.id
+                    where j.queue_id = any (serves) and (j.flags & 2 = 0 or c.failed)
+                      and j.delay_s is null
+                      and j.lives_s is null and (j.due_at is null or j.due_at <= now())
+                    order by j.priority, j.seq
+                    limit remaining
+                ), claimed as (
+                    insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags)
+                    select nextval('pgcelery.tokens'), m.id, me, m.queue_id, 1, m.flags
+                    from mine m
+                    returning c.token, c.job_id
+                )
+                select 0, m.id, c.token, m.queue_id, m.name, m.payload, m.priority::integer, 1,
+                       m.flags
+                       | case when exists (select from pgcelery.cancels x where x.job_id = m.id)
+                              then 8 else 0 end
+                       | case when m.expires_at <= now() then 16 else 0 end,
+                       m.fed_by
+                from mine m
+                join claimed c on c.job_id = m.id;
+                get diagnostics got = row_count;
+                remaining := remaining - got;
+                if got < cardinality(n.freed) then
+                    select array_agg(c.id), array_agg(c.failed) into others, others_failed
+                    from unnest(n.freed, n.failed) as c(id, failed)
+                    where c.id not in (select r.job_id from pgcelery.running r where r.worker_id = me);
+                end if;
+            else
+                others := n.freed;
+                others_failed := n.failed;
+            end if;
+            if others is not null then
+                woken := woken || pgcelery.place_v2(others, others_failed, stuck_queues, stuck_soft,
+                                                    stuck_hard);
+            end if;
+        end if;
+    end if;
+
+    if next_due <= now() then
+        with due as (
+            select s.queue_id, s.due_at, s.seq
+            from pgcelery.scheduled s
+            where s.queue_id = any (all_ids) and s.due_at <= now()
+            limit 1000
+            for update skip locked
+        ), gone as (
+            delete from pgcelery.scheduled s
+            using due d
+            where s.queue_id = d.queue_id and s.due_at = d.due_at and s.seq = d.seq
+            returning s.queue_id, s.priority, s.seq, s.job_id, s.deliveries, s.flags
+        ), passed as (
+            insert into pgcelery.ready (queue_id, priority, seq, job_id, deliveries, flags)
+            select g.queue_id, g.priority, g.seq, g.job_id, g.deliveries, g.flags
+            from gone g
+            where g.flags & 2 = 0
+        )
+        select array_agg(g.job_id) as ids, array_agg(g.deliveries) as deliveries,
+               array_agg(g.flags) as flags
+        into a
+        from gone g
+        where g.flags & 2 = 2;
+        if a.ids is not null then
+            -- They come before the others of the next step; their lines are not locked in this one.
+            woken := woken || pgcelery.come_v1(a.ids, a.deliveries, a.flags);
+        end if;
+        select min(d.due_at) into next_due
+        from unnest(all_ids) as u(id),
+             lateral (select s.due_at from pgcelery.scheduled s
+                      where s.queue_id = u.id order by s.due_at limit 1) d;
+    end if;
+
+    if cardinality(names) > 0 then
+        select * into a from pgcelery.admit_v2(names, keys, remaining, serves);
+        woken := woken || a.woken;
+        if cardinality(a.handed) > 0 then
+            return query
+            with handed as (
+                select j.id, j.queue_id, j.name, j.payload, j.priority, j.expires_at,
+                       (j.flags & 3)::smallint as flags, u.deliveries, u.place
+                from unnest(a.handed, a.handed_deliveries) with ordinality as u(id, deliveries, place)
+                join pgcelery.jobs j on j.id = u.id
+            ), claimed as (
+                insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags,
+                                                   started_at)
+                select nextval('pgcelery.tokens'), m.id, me, m.queue_id, m.deliveries, m.flags,
+                       clock_timestamp()
+                from handed m
+                order by m.place
+                returning c.token, c.job_id
+            )
+            select 0, m.id, c.token, m.queue_id, m.name, m.payload, m.priority::integer,
+                   m.deliveries::integer,
+                   m.flags
+                   | case when exists (select from pgcelery.cancels x where x.job_id = m.id)
+                          then 8 else 0 end
+                   | case when m.expires_at <= now() then 16 else 0 end,
+                   null::text
+            from handed m
+            join claimed c on c.job_id = m.id;
+            get diagnostics got = row_count;
+            remaining := remaining - got;
+        end if;
+        if a.struck then
+            return query select 10, null::text, null::bigint, null::integer, null::text, null::bytea,
+                                null::integer, null::integer, null::integer, null::text;
+        end if;
+        if want > 0 and exists (select from pgcelery.timers) then
+            select min(d.due_at) into next_turn
+            from unnest(serves) as u(id),
+                 lateral (select t.due_at from pgcelery.timers t
+                          where t.queue_id = u.id order by t.due_at limit 1) d;
+        end if;
+    end if;
+    if exists (select from pgcelery.ready r where r.queue_id = 0) then
+        return query select * from pgcelery.take_v1(me, 0, 0, 0::smallint, 100);
+    end if;
+
+    if refused is not null or told is not null or cardinality(woken) > 0 then
+        return query
+        select 2, u.id, null::bigint, null::integer, u.reason, null::bytea, null::integer,
+               null::integer, null::integer, null::text
+        from unnest(refused, reasons) as u(id, reason)
+        union all
+        select 5, u.id, null, null, u.channel, null, null, null, null, null
+        from unnest(told, channels) as u(id, channel)
+        union all
+        select distinct 8, null, null::bigint, u.id, null, null::bytea, null::integer,
+               null::integer, null::integer, null
+        from unnest(woken) as u(id);
+    end if;
+
+    if remaining > 0 then
+        return query
+        select * from pgcelery.claim_v1(me, remaining, serves, late_ids, late_s, patience_s);
+        get diagnostics got = row_count;
+        remaining := remaining - got;
+    end if;
+    next_due := least(next_due, next_turn);
+    if remaining > 0 and exists (select from pgcelery.comers) then
+        next_due := now();
+    end if;
+    if remaining > 0 and next_due is not null then
+        return query
+        select 4, null::text, greatest(0, ceil(extract(epoch from next_due - now()) * 1000))::bigint,
+               null::integer, null::text, null::bytea, null::integer, null::integer,
+               null::integer, null::text;
+    end if;
+end
+$$;
