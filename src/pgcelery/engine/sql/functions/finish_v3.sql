@@ -1,6 +1,7 @@
 -- Record the end of runs: fenced by their tokens, with their results and their follow-up jobs, in the
 -- caller's transaction, which has to count them down at their children (free_v1 with what `parents`
--- and `completed` say) and to give back the slots of `gated` (release_v2). State 5 ends a run but not its job: that is parked until a follow-up, now or
+-- and `completed` say) and to let others through the lines where slots were given back (`names`, `keys`),
+-- which it has locked before. State 5 ends a run but not its job: that is parked until a follow-up, now or
 -- later, goes on with its id. A token that is not current any more is late: kept in `late`, and
 -- nothing of it is applied. A repeat of an outcome that was recorded (the answer to it got lost) is
 -- not late and not repeated. Follow-ups join the workflow of the run that made them. Drops are jobs
@@ -15,7 +16,7 @@ create function pgcelery.finish_v3(
     f_parents integer[], f_flags smallint[], f_rules text[],
     f_workflows text[], f_lives double precision[], f_edge_parents text[], f_edge_children text[],
     d_tokens bigint[], d_ids text[],
-    out parents text[], out completed boolean[], out gated text[], out late_ids text[], out late_reasons text[],
+    out parents text[], out completed boolean[], out names text[], out keys text[], out late_ids text[], out late_reasons text[],
     out woken integer[], out told_ids text[], out told_channels text[]
 )
 language plpgsql
@@ -28,6 +29,8 @@ as $$
 declare
     ended bigint[];
     dropped text[];
+    gated text[];
+    r record;
 begin
     with given as (
         select * from unnest(tokens, ids, states, results, ttls) as g(token, id, state, result, ttl_s)
@@ -75,6 +78,13 @@ begin
             returning late.job_id, late.reason
         )
         select array_agg(r.job_id), array_agg(r.reason) into late_ids, late_reasons from refused r;
+    end if;
+
+    if gated is not null then
+        -- Before a follow-up goes on with the id of one, and its gates are others.
+        select * into r from pgcelery.release_v2(gated);
+        names := r.names;
+        keys := r.keys;
     end if;
 
     if cardinality(d_ids) > 0 then

@@ -144,11 +144,8 @@ begin
         reasons := f.late_reasons;
         told := f.told_ids;
         channels := f.told_channels;
-        if f.gated is not null then
-            select * into n from pgcelery.release_v2(f.gated);
-            names := names || n.names;
-            keys := keys || n.keys;
-        end if;
+        names := names || f.names;
+        keys := keys || f.keys;
         if f.parents is not null then
             select * into n from pgcelery.free_v1(f.parents, f.completed);
             if n.freed is not null and remaining > 0 then
