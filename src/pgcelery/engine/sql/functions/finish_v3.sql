@@ -30,7 +30,7 @@ declare
     ended bigint[];
     dropped text[];
     gated text[];
-    r record;
+    opened record;
 begin
     with given as (
         select * from unnest(tokens, ids, states, results, ttls) as g(token, id, state, result, ttl_s)
@@ -82,9 +82,9 @@ begin
 
     if gated is not null then
         -- Before a follow-up goes on with the id of one, and its gates are others.
-        select * into r from pgcelery.release_v2(gated);
-        names := r.names;
-        keys := r.keys;
+        select * into opened from pgcelery.release_v2(gated);
+        names := opened.names;
+        keys := opened.keys;
     end if;
 
     if cardinality(d_ids) > 0 then
