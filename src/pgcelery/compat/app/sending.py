@@ -456,12 +456,17 @@ def insert(
         existing = reached(_retrying, enqueue, policy)
     else:
         existing = reached(enqueue)
+    tell_existing(existing)
+    return existing
+
+
+def tell_existing(existing: Mapping[str, str]) -> None:
+    """Log what was not inserted, as `insert` gives it."""
     for task_id, there in existing.items():
         if task_id == there:
             logger.warning("Task %s was sent before: nothing was sent again.", task_id)
         else:
             logger.debug("Task %s was not sent: %s is like it.", task_id, there)
-    return existing
 
 
 def reached(call: Callable[..., Any], *args: Any) -> Any:

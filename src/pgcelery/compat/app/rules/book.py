@@ -128,7 +128,7 @@ class RuleBook:
         asked = Call(args or (), kwargs or {}, headers or {})
         alone = (
             not waits
-            and not running.is_collecting()
+            and not running.in_canvas()
             and all(options.get(option) is None for option in _CANVAS_OPTIONS)
         )
         try:
