@@ -49,7 +49,7 @@ class Parameters:
     @classmethod
     def of(cls, task: Any) -> Parameters | None:
         """Read those of a task or of a class of tasks; None if there are none to be read."""
-        owner = task if isinstance(task, type) else type(task)
+        owner = task if isinstance(task, type) else task.__class__  # it may be a proxy
         run: Any = inspect.getattr_static(owner, "run", None)
         static = isinstance(run, staticmethod)
         try:

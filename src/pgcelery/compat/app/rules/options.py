@@ -232,7 +232,7 @@ class Unique:
         elif for_s is not None:
             raise ValueError("a unique task has for_= only with until='done' or 'started'")
         else:
-            until, for_s = "time", until
+            until, for_s = "time", _seconds(until)
         _check_name("a unique task", self.name)
         object.__setattr__(self, "_key", own)
         object.__setattr__(self, "_until", until)
