@@ -7,6 +7,7 @@ Looking up that a task has none is all that they cost it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pgcelery.compat.app import running
@@ -69,24 +70,19 @@ class RuleBook:
         self.app = app
         self._entries: dict[str, _Entry] = {}
         self._derived: dict[tuple[str, Declared], TaskRules] = {}
-        self._settings: _Settings | None = None
-        self._priorities: Priorities | None = None
-        self._conf: Any = None
         app.on_after_configure.connect(self.forget)
+        app.conf.bind_to(self.forget)
 
     def forget(self, *args: Any, **kwargs: Any) -> None:
         """Read everything anew: the settings were changed."""
         self._entries, self._derived = {}, {}
-        self._settings = self._priorities = None
+        for name in ("priorities", "_settings"):
+            vars(self).pop(name, None)
 
-    @property
+    @cached_property
     def priorities(self) -> Priorities:
         """What the priorities of Celery are to the engine."""
-        found = self._priorities
-        if found is None or self._conf is not self.app._conf:
-            self._watch()
-            found = self._priorities = Priorities(self.app.conf)
-        return found
+        return Priorities(self.app.conf)
 
     def fields(
         self,
@@ -113,7 +109,7 @@ class RuleBook:
             ImproperlyConfigured: The settings about rules are wrong.
         """
         entry = self._entries.get(name)
-        if entry is None or entry.task is not task or self._conf is not self.app._conf:
+        if entry is None or entry.task is not task:
             entry = self._read(name, task)
         given = _NO_OPTIONS
         if not _CALL_OPTIONS.isdisjoint(options):
@@ -140,18 +136,8 @@ class RuleBook:
 
     # -- reading
 
-    def _watch(self) -> None:
-        conf = self.app._conf
-        if conf is not self._conf:
-            self._conf = conf
-            self.forget()
-            conf.bind_to(self.forget)
-
     def _read(self, name: str, task: Any) -> _Entry:
-        self._watch()
         settings = self._settings
-        if settings is None:
-            settings = self._settings = self._read_settings()
         declared = of_task(name, task, settings.scope)
         said = {
             option: table.find(name, getattr(declared, option))
@@ -170,7 +156,8 @@ class RuleBook:
         entry = self._entries[name] = _Entry(task, rules)
         return entry
 
-    def _read_settings(self) -> _Settings:
+    @cached_property
+    def _settings(self) -> _Settings:
         conf = self.app.conf
         scope = conf.task_rate_limit_scope
         if scope not in SCOPES:
