@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pgcelery import Concurrency, Placement, RateLimit, Unique, chain, chord, group
+from pgcelery import Concurrency, Placement, RateLimit, Unique, chain, chord, group, shared_task
 from pgcelery.compat.app import running, sending
 from pgcelery.compat.app.rules.compiled import engine_key
 from pgcelery.compat.exceptions import ImproperlyConfigured, Reject, Retry
@@ -252,6 +252,11 @@ def test_an_unknown_name_is_refused_when_the_task_is_defined(app: Offline, bind,
     rule = Concurrency("{self}")
     with pytest.raises(ValueError, match="no parameter 'self'"):
         app.task(bind=bind, lazy=lazy, rate_limits=RateLimit(rule.key))(bound if bind else plain)
+
+
+def test_a_shared_task_is_looked_at_when_it_is_defined() -> None:
+    with pytest.raises(ValueError, match="no parameter 'ordr'; it has order"):
+        shared_task(concurrency=Concurrency("{ordr}"))(lambda order: None)
 
 
 def test_classes_of_tasks_and_wrapped_functions_have_parameters_too(app: Offline) -> None:

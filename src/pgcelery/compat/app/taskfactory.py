@@ -13,8 +13,8 @@ from typing import Any
 
 from pgcelery.compat import _state
 from pgcelery.compat.app.autoretry import add_autoretry_behaviour
+from pgcelery.compat.app.options import check_rules
 from pgcelery.compat.app.pydantic_support import wrap as wrap_pydantic
-from pgcelery.compat.app.rules import check_function as check_rules
 from pgcelery.compat.exceptions import DuplicateTaskNameWarning
 from pgcelery.compat.local import PromiseProxy
 from pgcelery.compat.utils.functional import head_from_fun
@@ -45,7 +45,7 @@ def decorate(
         TypeError: A limit, key or placement is of a wrong type.
         ValueError: One is out of range, or a key is written wrongly.
     """
-    check_rules(fun, bool(options.get("bind")), options)
+    check_rules(fun, options)
     if shared:
         _state.connect_on_app_finalize(lambda each: each._task_from_fun(fun, **options))
     if not lazy or app.finalized:

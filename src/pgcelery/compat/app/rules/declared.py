@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from pgcelery.compat.app.options import RULES
 from pgcelery.compat.app.rules.compiled import Declared, TaskRules
 from pgcelery.compat.app.rules.keys import Parameters
 from pgcelery.compat.app.rules.options import Concurrency, Placement, RateLimit, Unique
 from pgcelery.compat.exceptions import ImproperlyConfigured
 
 __all__ = (
-    "OPTIONS",
     "Table",
     "check_function",
     "check_task",
@@ -21,9 +21,6 @@ __all__ = (
     "read_placement",
     "read_unique",
 )
-
-#: Options of a task, and attributes, that are rules.
-OPTIONS = ("concurrency", "rate_limits", "unique", "placement")
 
 SCOPES = ("worker", "global")
 
@@ -100,7 +97,7 @@ def of_task(name: str, task: Any, scope: Any = None) -> Declared:
     if task is None:
         return Declared()
     declared = Declared(
-        **{option: _read(name, option, getattr(task, option, None)) for option in OPTIONS}
+        **{option: _read(name, option, getattr(task, option, None)) for option in RULES}
     )
     own_scope = getattr(task, "rate_limit_scope", None) or scope or "worker"
     if own_scope not in SCOPES:
@@ -114,7 +111,7 @@ def of_task(name: str, task: Any, scope: Any = None) -> Declared:
 
 def check_task(task: Any) -> None:
     """Refuse a task, or a class of tasks, whose rules are wrong; raises as `TaskRules`."""
-    if all(getattr(task, option, None) is None for option in OPTIONS):
+    if all(getattr(task, option, None) is None for option in RULES):
         return
     # The scope of a rate limit may come from the configuration: that is looked at when it is used.
     declared = of_task(task.name, task, "worker")
@@ -123,7 +120,7 @@ def check_task(task: Any) -> None:
 
 def check_function(function: Any, bound: bool, options: Mapping[str, Any]) -> None:
     """Refuse rules that are wrong for a function, before a task is made of it."""
-    given = {option: options[option] for option in OPTIONS if options.get(option) is not None}
+    given = {option: options[option] for option in RULES if options.get(option) is not None}
     if not given:
         return
     name = str(options.get("name") or getattr(function, "__name__", "task"))
@@ -136,7 +133,7 @@ class Table:
 
     Args:
         setting: Its name.
-        option: Which of `OPTIONS` it sets.
+        option: Which of `RULES` it sets.
         entries: By name, pattern (``proj.tasks.*``) or compiled expression; None for none.
 
     Raises:
