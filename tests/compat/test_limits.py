@@ -431,8 +431,10 @@ def test_celerys_rate_limit_is_for_each_worker_unless_it_is_said_to_be_global(ap
     assert gates(app) == (Gate("own:rate", rate=10, period_s=60.0),)
     app.task(lambda: None, name="mine", rate_limit="10/m", rate_limit_scope="worker").delay()
     assert gates(app) == ()
+    for none in (None, 0, ""):
+        app.task(lambda: None, name=f"rate {none}", rate_limit=none).delay()
+        assert gates(app) == ()
     app.task(lambda: None, name="none").delay()
-    assert gates(app) == ()
     app.conf.task_default_rate_limit = "5/s"
     app.tasks["none"].delay()
     assert gates(app) == (Gate("none:rate", rate=5, period_s=1.0),)
@@ -628,8 +630,11 @@ def test_parts_of_a_canvas_are_not_unique(app: Offline) -> None:
         canvas.apply_async()
         assert app.engine.jobs
         assert [job.unique for job in app.engine.jobs] == [None] * len(app.engine.jobs)
+    task.apply_async(chord_parents="another", task_id="waits")
+    assert unique(app) is None
     task.si(1).apply_async(link=task.s())
     assert unique(app) is not None  # a lone call with a link is one
+    assert [job.unique for job in app.work().follow_ups] == [None]  # the link
     with running.collecting(alone=True) as jobs:  # beat
         task.delay(1)
     assert jobs[0].unique is not None
@@ -832,6 +837,11 @@ def test_a_step_whose_argument_is_not_known_yet_wants_a_key(app: Offline, key: A
     with pytest.raises(ValueError, match="cannot be found") as caught:
         (task.s({"tenant": 1}) | task.si({})).apply_async()
     assert "when it is sent" not in str(caught.value)
+
+
+def test_a_task_may_be_a_proxy(app: Offline) -> None:
+    proxy = app.task(lambda a: None, name="t", concurrency=Concurrency("{a}"))
+    assert sending.build_job(app, "t", (7,), task_type=proxy).gates == (Gate("t", "7", 1),)
 
 
 def test_a_call_by_name_takes_the_rules_of_the_task_registered_here(app: Offline) -> None:

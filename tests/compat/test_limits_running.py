@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from pgcelery import Celery, Concurrency, RateLimit, Unique, chain, group
+from pgcelery.compat import beat
 from pgcelery.compat.contrib.testing.worker import start_worker
 from pgcelery.compat.exceptions import TaskRevokedError
 from pgcelery.engine import Client
@@ -275,6 +276,25 @@ def test_a_canvas_is_sent_whole_though_a_member_is_unique(app: Any, hall: Hall) 
         assert chain(member.si(), member.si(), app=app).apply_async().get(timeout=T) == "x"
         assert waiting.get(timeout=T) == "x"
     assert len(hall.entered) == 5
+
+
+def test_beat_does_not_pile_up_calls_of_a_unique_task(app: Any, client: Client) -> None:
+    app.task(lambda: None, shared=False, name="l.beat", unique=True)
+    app.task(lambda: None, shared=False, name="l.piles")
+    app.conf.beat_schedule = {
+        name: {"task": name, "schedule": 0.05} for name in ("l.beat", "l.piles")
+    }
+    with closing(beat.PersistentScheduler(app)) as scheduler:
+
+        def fired() -> bool:
+            scheduler.tick()
+            return all(entry.total_run_count >= 3 for entry in scheduler.schedule.values())
+
+        wait_for(fired)
+    rows = client._connections.run(b"select name, count(*) from pgcelery.jobs group by name")
+    counts = dict(rows)
+    assert counts["l.beat"] == 1
+    assert counts["l.piles"] >= 3
 
 
 def test_a_unique_task_that_is_retried_or_replaced_is_not_sent_twice(app: Any) -> None:
