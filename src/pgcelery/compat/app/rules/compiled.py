@@ -35,6 +35,9 @@ CALL_OPTIONS = (
     "unique_key",
 )
 
+#: Most limits of one task; the engine's.
+MAX_GATES = 8
+
 _READABLE_SCOPE = 180
 
 #: Makes the gate of a call; the mapping has the options of the call.
@@ -59,7 +62,8 @@ class TaskRules:
         parameters: Its function's; None if they are not known.
 
     Raises:
-        ValueError: A key names a parameter that there is not, or two limits have the same name.
+        ValueError: A key names a parameter that there is not, two limits have the same name, or
+            there are more than 8.
     """
 
     def __init__(self, name: str, declared: Declared, parameters: Parameters | None) -> None:
@@ -73,6 +77,8 @@ class TaskRules:
         for rate in declared.rate_limits:
             gate_name = self._gate_name(rate.name, rate._key, ":rate")
             self._gates.append(self._rate_of(rate, gate_name))
+        if len(self._gates) > MAX_GATES:
+            raise ValueError(f"task {name} has {len(self._gates)} limits; {MAX_GATES} at most")
         self._unique = None
         if declared.unique is not None:
             self._unique = self._unique_of(declared.unique)

@@ -32,6 +32,8 @@ WINDOWS = ("sliding", "fixed")
 
 #: Largest number that the database keeps.
 MOST = 2**31 - 1
+#: Smallest and largest weight.
+LIGHTEST, HEAVIEST = 1e-6, 1e9
 #: Longest time that anything is remembered: a hundred years.
 LONGEST_S = 100 * 365.25 * 86400
 
@@ -104,9 +106,10 @@ class Concurrency:
             raise ValueError(f"strategy={self.strategy!r} needs a concurrency limit")
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
             raise TypeError(f"the weight of a concurrency limit is a number, not {self.weight!r}")
-        if not (0 < self.weight <= MOST):
+        if not LIGHTEST <= self.weight <= HEAVIEST:
             raise ValueError(
-                f"the weight of a concurrency limit is above 0 and finite, not {self.weight!r}"
+                f"the weight of a concurrency limit is above 0, from {LIGHTEST:g} to {HEAVIEST:g},"
+                f" not {self.weight!r}"
             )
         _check_name("a concurrency limit", self.name)
 

@@ -13,6 +13,7 @@ __all__ = ("Rate", "parse_rate")
 _FORM = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*(?:/\s*([smhd]))?\s*", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST = 2**31 - 1
+_LONGEST_S = 1e9
 
 
 class Rate(NamedTuple):
@@ -61,4 +62,7 @@ def _parse(text: str) -> Rate:
         raise ValueError("must be above 0")
     if count.numerator > _MOST or count.denominator > _MOST:
         raise ValueError(f"must be at most {_MOST}")
-    return Rate(count.numerator, float(_SECONDS[unit or "s"] * count.denominator))
+    rate = Rate(count.numerator, float(_SECONDS[unit or "s"] * count.denominator))
+    if rate.period_s > _LONGEST_S:
+        raise ValueError(f"must be at least one in {_LONGEST_S:g} seconds, in few decimals")
+    return rate
