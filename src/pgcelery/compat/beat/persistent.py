@@ -130,7 +130,7 @@ class PersistentScheduler(Scheduler):
                 if not is_due:  # another beat was first
                     return entry, next_s
                 following = self.reserve(entry)
-                with collecting() as jobs:
+                with collecting(alone=True) as jobs:
                     self.apply_entry(entry, producer=self.producer)
                 last_run_at = maybe_make_aware(following.last_run_at)
                 try:
