@@ -202,3 +202,8 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/purge_v1.sql
 -- install functions/replay_v1.sql
 -- install functions/set_limit_v1.sql
+-- install functions/opens_v1.sql
+-- install functions/why_line_v1.sql
+-- install functions/why_parents_v1.sql
+-- install functions/why_queue_v1.sql
+-- install functions/why_v1.sql
