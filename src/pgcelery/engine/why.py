@@ -46,6 +46,7 @@ class ServingWorker(NamedTuple):
     queues: tuple[str, ...]
     running: int
     size: int | None  #: how many it can run at once, if it says so
+    draining: bool  #: it claims nothing
     serves: bool  #: the job's queue
     suits: bool  #: it has the labels that the job requires
 
@@ -106,8 +107,8 @@ class Why:
         reason: A word that stays the same: ``ended``, ``running``, ``silent`` (its worker is),
             ``parents``, ``parent_failed``, ``scheduled``, ``retry``, ``limit``, ``rate``,
             ``paused``, ``expired``, ``cancelled``, ``no_slot`` and ``replaced`` (it is being ended
-            for its limit), ``no_worker``, ``no_suitable_worker``, ``busy``, ``queued``, ``next``,
-            ``parked``, ``nowhere``.
+            for its limit), ``no_worker``, ``no_suitable_worker``, ``draining``, ``busy``,
+            ``queued``, ``next``, ``parked``, ``nowhere``.
         text: One sentence for a person.
         state: Where it is in its life; None when no job of the id is there, only something stored.
         at: Time of the look, by the database's clock, as all times are.
@@ -397,7 +398,12 @@ def _claimable(base: Why, facts: Facts, since: datetime | None) -> Why:
             f" ({found.wants}): {_living([one for one in live if one.serves])}."
         )
         return replace(found, reason="no_suitable_worker", text=text)
-    return _in_turn(replace(found, workers=tuple(able)))
+    found = replace(found, workers=tuple(able))
+    if all(one.draining for one in able):
+        names = _listed([one.name for one in able[:_SHOWN]], len(able))
+        text = f"Those that could take it are draining, and claim nothing: {names}."
+        return replace(found, reason="draining", text=text)
+    return _in_turn(replace(found, workers=tuple(one for one in able if not one.draining)))
 
 
 def _in_turn(found: Why) -> Why:
@@ -426,6 +432,7 @@ def _worker(one: Facts, queue: str | None, wants: str) -> ServingWorker:
         tuple(one["queues"]),
         one["running"],
         size if isinstance(size, int) and size > 0 else None,
+        draining=info.get("draining") is True,
         serves=queue in one["queues"],
         suits=_suits(wants, info.get("labels")),
     )
@@ -448,7 +455,7 @@ def _line(facts: Facts, at: datetime) -> LineState:
         facts["in_use"],
         facts["rate"],
         facts["period_s"],
-        opens,
+        opens if opens is not None and opens > at else None,
         None if facts["rate"] is None else turn_at(facts, at),
         facts["ahead"],
         _time(facts["set_at"]),

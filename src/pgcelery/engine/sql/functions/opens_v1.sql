@@ -1,16 +1,23 @@
--- When a line with a rate will let so many units through, as things stand; null for now.
+-- When a line with a rate lets through so many units, asked at a time: that time or earlier for now. By
+-- the theoretical arrival time (GCRA), or when the next window begins.
 create function pgcelery.opens_v1(line pgcelery.lines, units integer, at timestamptz)
 returns timestamptz
-language sql immutable
+language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-    select case when o.at > opens_v1.at then o.at end
-    from (select case
-              when line.rate is null then null
-              when line.fixed
-                  then case when line.used = 0 or line.used + units <= line.rate then null
-                            else line.tat + make_interval(secs => line.period_s) end
-              else greatest(line.tat, opens_v1.at) + make_interval(
-                  secs => (units - greatest(line.burst, units)) * line.period_s / line.rate)
-              end as at) o;
+begin
+    if line.rate is null then  -- what counts slots now
+        return at;
+    end if;
+    if line.fixed then
+        if line.tat is null or at >= line.tat + make_interval(secs => line.period_s)
+           or line.used = 0 or line.used + units::bigint <= line.rate then
+            return at;
+        end if;
+        return line.tat + make_interval(secs => line.period_s);
+    end if;
+    -- More units than can ever be saved up pass when all that can be is there.
+    return greatest(line.tat, at) + make_interval(
+        secs => (units - greatest(line.burst, units)::double precision) * line.period_s / line.rate);
+end
 $$;

@@ -16,10 +16,17 @@ declare
 begin
     select * into line from pgcelery.lines l where l.name = said.name and l.key = said.key;
     if not found then  -- nobody has looked at it yet
-        now_said := pgcelery.in_force_v1(said);
-        line := row(said.name, said.key, said, now_said.slots, now_said.weight, now_said.strategy,
-                    now_said.rate, now_said.period_s, now_said.burst, now_said.fixed, false, 0, 0,
-                    null, 0)::pgcelery.lines;
+        select * into now_said from pgcelery.in_force_v1(said);
+        line.name := said.name;
+        line.key := said.key;
+        line.slots := now_said.slots;
+        line.strategy := now_said.strategy;
+        line.rate := now_said.rate;
+        line.period_s := now_said.period_s;
+        line.burst := now_said.burst;
+        line.fixed := now_said.fixed;
+        line.in_use := 0;
+        line.used := 0;
     end if;
     select count(*)::integer into ahead
     from (select from pgcelery.gated w

@@ -2,7 +2,9 @@
 -- value set for a name is a row of its own, without a key. Waiting is counted up to 1000.
 with live as (
     select l.name, l.key, l.slots, l.in_use, l.weight, l.strategy, l.rate, l.period_s, l.burst,
-           l.fixed, l.own, pgcelery.opens_v1(l, 1, statement_timestamp()) as opens_at,
+           l.fixed, l.own,
+           case when l.rate is not null then pgcelery.opens_v1(l, 1, statement_timestamp()) end
+               as opens_at,
            (select count(*) from (select from pgcelery.gated g
                                   where g.name = l.name and g.key = l.key limit 1000) w)::integer
                as waiting
@@ -18,7 +20,8 @@ with live as (
 select coalesce(v.name, m.name), coalesce(v.key, m.key),
        case when v.name is null then null when v.rate is null then 'slots' else 'rate' end,
        v.in_use, v.slots, v.weight, v.strategy, v.rate, v.period_s, v.burst, v.fixed,
-       coalesce(v.waiting, 0), v.opens_at,
+       coalesce(v.waiting, 0),
+       case when v.opens_at > statement_timestamp() then v.opens_at end,
        (v.own).slots, (v.own).weight, (v.own).rate, (v.own).period_s, (v.own).burst,
        m.slots, m.weight, m.rate, m.period_s, m.burst, m.set_at, n.set_at
 from live v
