@@ -284,6 +284,7 @@ def test_limits_are_listed_those_with_most_waiting_first(
     assert quiet.set == LimitValues(None, None, 5, 1.0, 2)
     assert [one.key for one in client.limits("mail", "few")] == ["few"]
     assert [one.key for one in client.limits(limit=1)] == ["many"]
+    assert [one.key for one in client.limits("mail")] == [None, "many", "few"]
     assert client.limits("nul\0") == client.limits("nobody's") == []
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from pgcelery.engine import Client, Gate, Job, Outcome, State, Why, placement
 from pgcelery.engine.pool import ThreadPool
-from pgcelery.engine.why import explain
+from pgcelery.engine.reasons import explain
 from tests.support.jobs import Recorder, new_job, running
 from tests.support.wait import wait_for
 

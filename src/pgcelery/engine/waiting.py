@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import TupleRow
 
-from pgcelery.engine.why import Why, explain
+from pgcelery.engine.reasons import explain
+from pgcelery.engine.why import Why
 
 
 class Waiting:

@@ -1,5 +1,6 @@
 -- Live lines, and what is set at run time whether or not it has one: those with most waiting first. A
--- value set for a name is a row of its own, without a key. Waiting is counted up to 1000.
+-- value set for a name is a row of its own, without a key, and comes first among those of the name.
+-- Waiting is counted up to 1000.
 with live as (
     select l.name, l.key, l.slots, l.in_use, l.weight, l.strategy, l.rate, l.period_s, l.burst,
            l.fixed, l.own,
@@ -28,6 +29,7 @@ from live v
 full join given m on m.name = v.name and m.key = v.key
 left join given n on n.name = v.name and n.key is null
 where %(key)s::text is null or coalesce(v.key, m.key) is not null
-order by coalesce(v.waiting, 0) desc, coalesce(v.in_use, 0) desc, coalesce(v.name, m.name),
+order by (%(name)s::text is not null and coalesce(v.key, m.key) is null) desc,
+         coalesce(v.waiting, 0) desc, coalesce(v.in_use, 0) desc, coalesce(v.name, m.name),
          coalesce(v.key, m.key) nulls first
 limit %(limit)s;
