@@ -7,11 +7,12 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 as $$
 declare
     line pgcelery.lines;
     now_said pgcelery.gate;
-    holders jsonb := '[]';
+    holders jsonb := jsonb '[]';
     ahead integer;
 begin
     select * into line from pgcelery.lines l where l.name = said.name and l.key = said.key;

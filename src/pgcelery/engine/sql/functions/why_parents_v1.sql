@@ -8,9 +8,10 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 as $$
 declare
-    ids text[] := '{}';
+    ids text[] := array[]::text[];
 begin
     if of_workflow is not null then
         ids := array(
