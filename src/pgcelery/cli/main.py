@@ -33,6 +33,7 @@ COMMANDS = {
     "events": ("pgcelery.cli.events:events", "Event-stream utilities."),
     "graph": ("pgcelery.cli.workflow:graph", "Show a workflow and how far it is."),
     "inspect": ("pgcelery.cli.control:inspect", "Ask workers what they do."),
+    "limits": ("pgcelery.cli.limits:limits", "Show limits, and change them at run time."),
     "purge": ("pgcelery.cli.purge:purge", "Erase all messages from task queues."),
     "replay": ("pgcelery.cli.workflow:replay", "Run a workflow again from what failed in it."),
     "report": ("pgcelery.cli.report:report", "Shows information useful to include in bug-reports."),
@@ -40,6 +41,7 @@ COMMANDS = {
     "runs": ("pgcelery.cli.runs:runs", "List workflows, the newest first."),
     "shell": ("pgcelery.cli.shell:shell", "Start a shell with the app and its tasks."),
     "status": ("pgcelery.cli.control:status", "Show list of workers that are online."),
+    "why": ("pgcelery.cli.why:why", "Say why a task does not run."),
     "worker": ("pgcelery.cli.worker:worker", "Start worker instance."),
 }
 PLUGIN_GROUP = "pgcelery.commands"

@@ -29,7 +29,9 @@ from pgcelery.engine.job import (
     Strategy,
     Unique,
 )
+from pgcelery.engine.limits import LimitChange, LimitInfo, LimitValues
 from pgcelery.engine.stream import EventReader, EventWriter
+from pgcelery.engine.why import Holder, LineState, Parent, ServingWorker, Why
 from pgcelery.engine.worker import Worker
 from pgcelery.engine.workflows import Member, Rerun, WorkflowInfo, WorkflowJobs
 
@@ -43,23 +45,31 @@ __all__ = [
     "EventWriter",
     "Gate",
     "Handler",
+    "Holder",
     "InvalidJob",
     "Job",
     "JobInfo",
+    "LimitChange",
+    "LimitInfo",
+    "LimitValues",
+    "LineState",
     "Lost",
     "Member",
     "NewJob",
     "NotEnded",
     "Outcome",
+    "Parent",
     "PoolTimeout",
     "QueueCounts",
     "Rerun",
     "Run",
     "SchemaMismatch",
+    "ServingWorker",
     "State",
     "StoredResult",
     "Strategy",
     "Unique",
+    "Why",
     "Worker",
     "WorkerInfo",
     "WorkflowInfo",

@@ -24,6 +24,8 @@ from pgcelery.engine.database import Connections, load, translated
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.job import NewJob, State, StoredResult
+from pgcelery.engine.limits import Limits
+from pgcelery.engine.waiting import Waiting
 from pgcelery.engine.workflows import Workflows
 
 _TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notifications buy nothing
@@ -73,7 +75,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client(Workflows):
+class Client(Workflows, Limits, Waiting):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):

@@ -115,11 +115,21 @@ def check_limit(
         InvalidJob: Naming the limit and the part that is wrong.
     """
     for what, number in (("slots", slots), ("rate", rate), ("burst", burst)):
-        if number is not None and not 1 <= number <= _INT:
-            raise InvalidJob(f"limit {name!r}: {what} must be at least 1, not {number!r}")
+        if number is not None and not (_is_whole(number) and 1 <= number <= _INT):
+            raise InvalidJob(
+                f"limit {name!r}: {what} must be a whole number, at least 1, not {number!r:.80}"
+            )
     for what, amount in (("weight", weight), ("period_s", period_s)):
-        if amount is not None and not 1e-6 <= amount <= 1e9:
-            raise InvalidJob(f"limit {name!r}: {what} must be above 0, not {amount!r}")
+        if amount is not None and not (_is_real(amount) and 1e-6 <= amount <= 1e9):
+            raise InvalidJob(f"limit {name!r}: {what} must be a number above 0, not {amount!r:.80}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_unique(unique: Unique) -> None:
@@ -205,9 +215,7 @@ def _rest(
 
 def _is_plain(job: NewJob) -> bool:
     """Whether its columns are worth remembering: nothing in them that is its own."""
-    return not (
-        job.due_at or job.expires_at or job.workflow or job.gates or job.unique is not None
-    )
+    return not (job.due_at or job.expires_at or job.workflow or job.gates or job.unique is not None)
 
 
 @lru_cache(maxsize=1024)

@@ -29,12 +29,12 @@ from pgcelery.compat.exceptions import (
 )
 from pgcelery.engine import DatabaseUnavailable, Job, Lost, Outcome, State, StoredResult
 
-__all__ = ("failure", "outcome", "soft_limit_passed", "unless_parents_succeeded")
+__all__ = ("REVOKED", "failure", "outcome", "soft_limit_passed", "unless_parents_succeeded")
 
 logger = logging.getLogger("celery.worker.request")
 
 #: How a task that ends without running is revoked: reason, and whether its process was killed.
-_REVOKED = {
+REVOKED = {
     "cancelled": ("revoked", False),
     "expired": ("expired", False),
     "no_slot": ("no slot of its limit was free", False),
@@ -45,7 +45,7 @@ _REVOKED = {
 
 def outcome(delivery: Delivery, why: Lost) -> Outcome:
     """End a run for a reason that the engine gives."""
-    if why.kind in _REVOKED:
+    if why.kind in REVOKED:
         return _revoke(delivery, why)
     task, job = delivery.task, delivery.job
     late = bool(task is not None and task.acks_late)
@@ -134,7 +134,7 @@ def _retry(delivery: Delivery, exc: WorkerLostError) -> Outcome:
 
 
 def _revoke(delivery: Delivery, why: Lost) -> Outcome:
-    reason, terminated = _REVOKED[why.kind]
+    reason, terminated = REVOKED[why.kind]
     job, context = delivery.job, delivery.context
     if not terminated:
         name = get_task_name(context, delivery.name)

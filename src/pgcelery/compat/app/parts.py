@@ -16,7 +16,9 @@ from pgcelery.compat.loaders import get_loader_cls
 from pgcelery.compat.utils.imports import instantiate
 
 if TYPE_CHECKING:
+    from pgcelery.compat.app.limiting import Limits
     from pgcelery.compat.workflow import Workflow
+    from pgcelery.engine import Why
 
 __all__ = ("Parts",)
 
@@ -102,6 +104,12 @@ class Parts:
         return instantiate(self.log_cls, app=self)
 
     @cached_property
+    def limits(self) -> Limits:
+        """Limits as they stand, and changing them at run time; ours, not Celery's."""
+        found: Limits = instantiate("pgcelery.compat.app.limiting:Limits", app=self)
+        return found
+
+    @cached_property
     def loader(self) -> Any:
         """The loader."""
         return get_loader_cls(self.loader_cls)(app=self)
@@ -139,4 +147,13 @@ class Parts:
             pgcelery.workflow.WorkflowNotFound: A LookupError: nothing is known of it.
         """
         found: Workflow = instantiate("pgcelery.compat.workflow:Workflow", self, id, limit=limit)
+        return found
+
+    def why(self, id: str) -> Why | None:
+        """Say where a task is and what keeps it from running; ours, not Celery's.
+
+        Returns:
+            None when nothing is known of it; else the one reason, with a sentence as its `str`.
+        """
+        found: Why | None = instantiate("pgcelery.compat.app.waiting:why", self, id)
         return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from vine import Thenable, promise
 
@@ -19,6 +19,9 @@ from pgcelery.compat._state import app_or_default
 from pgcelery.compat.exceptions import IncompleteStream, TimeoutError
 from pgcelery.compat.result.joining import assert_will_not_block
 from pgcelery.compat.utils.graph import DependencyGraph, GraphFormatter
+
+if TYPE_CHECKING:
+    from pgcelery.engine import Why
 
 try:
     import tblib
@@ -244,6 +247,14 @@ class AsyncResult(ResultBase, Generic[R]):
                 stack.extend((node, child) for child in node.children or ())
             elif not intermediate:
                 raise IncompleteStream
+
+    def why(self) -> Why | None:
+        """Say where the call is and what keeps it from running; ours, not Celery's.
+
+        Returns:
+            None when nothing is known of it; else the one reason, with a sentence as its `str`.
+        """
+        return cast("Why | None", self.app.why(self.id))
 
     def exists(self) -> bool:
         """Whether anything is stored of this call."""

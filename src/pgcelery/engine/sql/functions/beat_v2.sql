@@ -9,6 +9,7 @@ returns table (kind integer, job_id text, token bigint, name text, payload bytea
                priority integer, flags integer)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
 #variable_conflict use_column
 declare

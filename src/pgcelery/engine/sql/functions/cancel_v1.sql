@@ -6,6 +6,7 @@ create or replace function pgcelery.cancel_v1(
 ) returns table (job_id text, state integer)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
 #variable_conflict use_column
 declare

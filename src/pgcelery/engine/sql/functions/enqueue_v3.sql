@@ -19,6 +19,7 @@ create function pgcelery.enqueue_v3(
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare

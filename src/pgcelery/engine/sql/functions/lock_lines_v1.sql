@@ -14,6 +14,7 @@ declare
     keys text[];
     there integer;
 begin
+    lock table pgcelery.limits in row share mode;  -- set_limit_v1 waits, and then sees what is made here
     loop
         insert into pgcelery.lines (name, key, own, slots, weight, strategy, rate, period_s, burst,
                                     fixed)

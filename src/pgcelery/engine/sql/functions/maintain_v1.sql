@@ -10,6 +10,7 @@ create or replace function pgcelery.maintain_v1(
                  payload bytea, priority integer, delivery integer, flags integer)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
 #variable_conflict use_column
 declare

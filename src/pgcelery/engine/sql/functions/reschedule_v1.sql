@@ -10,6 +10,7 @@ create or replace function pgcelery.reschedule_v1(
 ) returns table (kind integer, job_id text, queue_id integer, name text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
 #variable_conflict use_column
 declare

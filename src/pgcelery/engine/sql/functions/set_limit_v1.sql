@@ -12,6 +12,8 @@ declare
     names text[];
     keys text[];
 begin
+    -- One change at a time, and none while somebody makes a line (lock_lines_v1), whom it would miss.
+    lock table pgcelery.limits in exclusive mode;
     delete from pgcelery.limits l where l.name = of_name and l.key is not distinct from of_key;
     if coalesce(new_slots, new_weight, new_rate, new_burst) is not null then
         insert into pgcelery.limits (name, key, slots, weight, rate, period_s, burst)
@@ -24,7 +26,11 @@ begin
     with changed as (
         update pgcelery.lines l
         set slots = (n.now).slots, weight = (n.now).weight, rate = (n.now).rate,
-            period_s = (n.now).period_s, burst = (n.now).burst
+            period_s = (n.now).period_s, burst = (n.now).burst,
+            -- What was started too early is made up for at the new rate.
+            tat = case when l.fixed or l.rate is null or not l.tat > clock_timestamp() then l.tat
+                       else clock_timestamp() + (l.tat - clock_timestamp())
+                            * ((n.now).period_s / (n.now).rate) / (l.period_s / l.rate) end
         from (select i.name, i.key, pgcelery.in_force_v1(i.own) as now
               from pgcelery.lines i
               where i.name = of_name and (of_key is null or i.key = of_key)) n

@@ -27,6 +27,7 @@ create function pgcelery.step_v3(
                  payload bytea, priority integer, delivery integer, flags integer, fed_by text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off

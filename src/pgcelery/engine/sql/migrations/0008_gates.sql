@@ -174,6 +174,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/lock_lines_v1.sql
 -- install functions/lane_tag_v1.sql
 -- install functions/strike_v1.sql
+-- install functions/opens_v1.sql
 -- install functions/pass_v1.sql
 -- install functions/admit_v2.sql
 -- install functions/come_v1.sql
@@ -202,3 +203,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/purge_v1.sql
 -- install functions/replay_v1.sql
 -- install functions/set_limit_v1.sql
+-- install functions/why_line_v1.sql
+-- install functions/why_parents_v1.sql
+-- install functions/why_queue_v1.sql
+-- install functions/why_v1.sql
