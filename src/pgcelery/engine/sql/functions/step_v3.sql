@@ -4,6 +4,9 @@
 -- runs is finished before others begin. Plans are pinned: with stale statistics the planner would
 -- hash-join the payloads or sort the backlog, and a claim would grow with its depth.
 --
+-- Freed children that should or must run here go by the place of this worker's own, so that they are
+-- there whenever they come back: `own` is its label.
+--
 -- Gates cost a step nothing while nobody uses them: what asks for them is one look into each of three
 -- small tables. Lines are locked once, before anything else is, in one order.
 --
@@ -15,7 +18,7 @@
 -- 16 expired, 2048 no slot was free for it, 4096 a newer one took its place.
 create function pgcelery.step_v3(
     me integer, want integer, queue_ids integer[], late_ids integer[], late_s double precision[],
-    stuck_queues integer[], stuck_soft integer[], stuck_hard integer[], patience_s double precision,
+    own text, patience_s double precision,
     tokens bigint[], ids text[], states smallint[], results bytea[], ttls double precision[],
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
     f_payloads bytea[], f_due_ats timestamptz[], f_delays double precision[],
@@ -38,6 +41,7 @@ declare
     remaining integer := want;
     serves integer[] := queue_ids;  -- that are not paused
     all_ids integer[] := queue_ids || late_ids;
+    territory integer[] := queue_ids || late_ids;  -- paused or not
     f record;
     n record;
     a record;
@@ -161,7 +165,7 @@ begin
                     from unnest(n.freed, n.failed, n.fed_by) as c(id, failed, fed_by)
                     join pgcelery.jobs j on j.id = c.id
                     where j.queue_id = any (serves) and (j.flags & 2 = 0 or c.failed)
-                      and j.delay_s is null
+                      and (j.flags & 768 = 0 or c.failed) and j.delay_s is null
                       and j.lives_s is null and (j.due_at is null or j.due_at <= now())
                     order by j.priority, j.seq
                     limit remaining
@@ -191,8 +195,7 @@ begin
                 others_failed := n.failed;
             end if;
             if others is not null then
-                woken := woken || pgcelery.place_v2(others, others_failed, stuck_queues, stuck_soft,
-                                                    stuck_hard);
+                woken := woken || pgcelery.place_v2(others, others_failed, own, territory);
             end if;
         end if;
     end if;
@@ -300,7 +303,7 @@ begin
     if remaining > 0 and exists (select from pgcelery.comers) then
         next_due := now();
     end if;
-    if remaining > 0 and next_due is not null then
+    if (remaining > 0 or cardinality(late_ids) > 0) and next_due is not null then
         return query
         select 4, null::text, greatest(0, ceil(extract(epoch from next_due - now()) * 1000))::bigint,
                null::integer, null::text, null::bytea, null::integer, null::integer,

@@ -118,6 +118,8 @@ create table pgcelery.places (
     id integer primary key default nextval('pgcelery.queues_id_seq'),
     queue_id integer not null,
     wants text collate "C" not null,
+    own text collate "C",                     -- of the worker that sticky jobs ended on; null for most
+    plain integer,                            -- where those would be if they were not sticky
     unique (queue_id, wants)
 );
 
@@ -185,6 +187,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/gates_of_v1.sql
 -- install functions/enqueue_v3.sql
 -- install functions/enqueue_v2.sql
+-- install functions/own_place_v1.sql
 -- install functions/place_v2.sql
 -- install functions/advance_v1.sql
 -- install functions/finish_v3.sql
