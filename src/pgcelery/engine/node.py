@@ -14,7 +14,7 @@ import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pgcelery.engine.arrays import BigintArray, TextArray
@@ -147,16 +147,11 @@ class Node:
     def _opened(self, now: float) -> None:
         self._reconnect_s = _RECONNECT_S[0]
         if self.config.listen:
-            self._send("listen", self._sql.listen, [], lambda rows: None)
+            self._send("listen", self._sql.listen, [])
         if self.worker_id is not None:
             logger.info("database connection is back", extra={"action": "node.reconnected"})
             known = [*self._held(), *self.ended.tokens(), *self.again.tokens()]
-            self._send(
-                "reclaim",
-                self._sql.reclaim,
-                [self.worker_id, BigintArray.of(known)],
-                lambda rows: None,
-            )
+            self._send("reclaim", self._sql.reclaim, [self.worker_id, BigintArray.of(known)])
         self._beat_at = now
         self.wake()
 
@@ -180,9 +175,7 @@ class Node:
     def inform(self) -> None:
         """Let those who look see queues, labels and draining as they are now."""
         if self.worker_id is not None:  # else it is going to register
-            self._send(
-                "inform", self._sql.inform, [self.worker_id, *self._story()], lambda rows: None
-            )
+            self._send("inform", self._sql.inform, [self.worker_id, *self._story()])
 
     def _registered(self, rows: Rows) -> None:
         self.worker_id = int.from_bytes(rows[0][0] or b"", "big")
@@ -193,8 +186,8 @@ class Node:
         self,
         key: str,
         statement: Statement,
-        params: list[Param],
-        on_rows: Callable[[Rows], None],
+        params: Sequence[Param],
+        on_rows: Callable[[Rows], None] = lambda rows: None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
         if self.link.state is not LinkState.OPEN:
@@ -446,7 +439,7 @@ class Node:
 
     def _tell(self, channel: str, payload: str) -> None:
         if self.link.state is LinkState.OPEN:
-            self._send("tell", self._sql.tell, [channel, payload], lambda rows: None)
+            self._send("tell", self._sql.tell, [channel, payload])
 
     def _beaten(self, rows: Rows) -> None:
         self.beat_ok_at = time.monotonic()
@@ -491,7 +484,7 @@ class Node:
     def leave(self) -> None:
         """Strike this worker off; for when nothing of it runs any more."""
         if self.ready and self.worker_id is not None:
-            self._send("leave", self._sql.leave, [self.worker_id], lambda rows: None)
+            self._send("leave", self._sql.leave, [self.worker_id])
             self._left = True
 
     @property

@@ -1,4 +1,4 @@
-"""What a job asks of the worker that runs it, as text that a place of a queue is known by. No I/O."""
+"""What a job asks of the worker that runs it, as the text that its place goes by. No I/O."""
 
 from __future__ import annotations
 

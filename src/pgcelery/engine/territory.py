@@ -67,7 +67,7 @@ class Territory:
         self._draw()
 
     def heard(self, queue_id: int) -> bool:
-        """Tell whether work in a queue is for this node; an id never heard of is to be looked up."""
+        """Tell whether work in a queue is for this node; an unknown id is to be looked up."""
         if queue_id in self._names:
             return True
         if queue_id not in self._foreign:

@@ -47,6 +47,7 @@ begin
                   where r.queue_id = lane
                   order by r.priority, r.tag, r.seq limit 1) h
             join pgcelery.jobs j on j.id = h.job_id;
+            continue when not found;  -- taken a moment ago by who suits it better
             if early_s > 0 then
                 soonest_s := least(soonest_s, early_s);
                 continue;

@@ -83,19 +83,19 @@ begin
             opens := null;
         end loop;
         exit when busy;
-        if shut is null and rated is not null
+        if shut.name is null and rated.name is not null
            and (left_room <= 0 or queue_ids is null or c.queue_id <> all (queue_ids)) then
             shut := rated;
             opens := at;
         end if;
 
-        if shut is not null and shut.name = of_name and shut.key = of_key then
+        if shut.name = of_name and shut.key = of_key then
             due := opens;
             exit;
         end if;
         delete from pgcelery.gated w
         where w.name = of_name and w.key = of_key and w.priority = c.priority and w.seq = c.seq;
-        if shut is not null then
+        if shut.name is not null then
             insert into pgcelery.gated (name, key, priority, seq, job_id, queue_id, deliveries, flags)
             values (shut.name, shut.key, c.priority, c.seq, c.job_id, c.queue_id, c.deliveries, c.flags);
             update pgcelery.lines l set several = true
@@ -121,11 +121,11 @@ begin
                        else l.tat end
         from unnest(gates) x
         where l.name = x.name and l.key = x.key;
-        if rated is not null then
+        if rated.name is not null then
             handed := handed || c.job_id;
             deliveries := deliveries || (c.deliveries + 1)::smallint;
             left_room := left_room - 1;
-            if fair is not null then
+            if fair.name is not null then
                 update pgcelery.lines l
                 set tag = greatest(l.tag, pgcelery.lane_tag_v1(c.queue_id, c.priority))
                           + (1048576 / l.weight)::bigint

@@ -20,7 +20,10 @@ declare
 begin
     update pgcelery.jobs j
     set due_at = case when j.delay_s is not null
-                      then now() + make_interval(secs => j.delay_s) else j.due_at end,
+                      then now() + make_interval(secs => j.delay_s)
+                      -- The head start of those who suit it best begins now.
+                      when j.flags & 1792 > 0 then greatest(j.due_at, now())
+                      else j.due_at end,
         expires_at = coalesce(now() + make_interval(secs => j.lives_s), j.expires_at),
         queue_id = case
             when j.flags & 768 = 0 then j.queue_id
@@ -32,7 +35,7 @@ begin
                                 j.queue_id) as c(id)
                   where f.id = j.id) end
     where j.id = any (freed)
-      and (j.delay_s is not null or j.lives_s is not null or j.flags & 768 > 0);
+      and (j.delay_s is not null or j.lives_s is not null or j.flags & 1792 > 0);
 
     with free as (
         select j.queue_id, j.due_at, j.seq, j.id, j.priority,

@@ -40,6 +40,7 @@ declare
     got integer;
     remaining integer := want;
     serves integer[] := queue_ids;  -- that are not paused
+    turns integer[];  -- those, and the late ones where what waits for a rate is late enough
     all_ids integer[] := queue_ids || late_ids;
     territory integer[] := queue_ids || late_ids;  -- paused or not
     f record;
@@ -71,16 +72,22 @@ begin
             from unnest(late_ids) with ordinality as u(id, place) order by u.place);
         all_ids := serves || late_ids;
     end if;
+    turns := serves;
     if want > 0 then
         select min(d.due_at) into next_due
         from unnest(all_ids) as u(id),
              lateral (select s.due_at from pgcelery.scheduled s
                       where s.queue_id = u.id order by s.due_at limit 1) d;
         if exists (select from pgcelery.timers) then
-            select min(d.due_at) into next_turn
-            from unnest(serves) as u(id),
-                 lateral (select t.due_at from pgcelery.timers t
-                          where t.queue_id = u.id order by t.due_at limit 1) d;
+            select min(d.due_at), serves || array_agg(d.id) filter (where d.late and d.due_at <= now())
+            into next_turn, turns
+            from (select u.id, u.late, t.due_at + make_interval(secs => u.s) as due_at
+                  from (select i.id, 0 as s, false as late from unnest(serves) as i(id)
+                        union all
+                        select i.id, i.s, true from unnest(late_ids, late_s) as i(id, s)) u,
+                       lateral (select t.due_at from pgcelery.timers t
+                                where t.queue_id = u.id order by t.due_at limit 1) t) d;
+            turns := coalesce(turns, serves);
         end if;
     end if;
 
@@ -112,7 +119,7 @@ begin
         with due as (
             delete from pgcelery.timers t
             using (select i.queue_id, i.name, i.key from pgcelery.timers i
-                   where i.queue_id = any (serves) and i.due_at <= now()
+                   where i.queue_id = any (turns) and i.due_at <= now()
                    limit 200 for update skip locked) d
             where t.queue_id = d.queue_id and t.name = d.name and t.key = d.key
             returning t.name, t.key
@@ -234,7 +241,7 @@ begin
     end if;
 
     if cardinality(names) > 0 then
-        select * into a from pgcelery.admit_v2(names, keys, remaining, serves);
+        select * into a from pgcelery.admit_v2(names, keys, remaining, turns);
         woken := woken || a.woken;
         if cardinality(a.handed) > 0 then
             return query
@@ -269,10 +276,11 @@ begin
                                 null::integer, null::integer, null::integer, null::text;
         end if;
         if want > 0 and exists (select from pgcelery.timers) then
-            select min(d.due_at) into next_turn
-            from unnest(serves) as u(id),
+            select min(t.due_at + make_interval(secs => u.s)) into next_turn
+            from (select i.id, 0 as s from unnest(serves) as i(id)
+                  union all select i.id, i.s from unnest(late_ids, late_s) as i(id, s)) u,
                  lateral (select t.due_at from pgcelery.timers t
-                          where t.queue_id = u.id order by t.due_at limit 1) d;
+                          where t.queue_id = u.id order by t.due_at limit 1) t;
         end if;
     end if;
     if exists (select from pgcelery.ready r where r.queue_id = 0) then
