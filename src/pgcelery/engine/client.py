@@ -24,6 +24,7 @@ from pgcelery.engine.database import Connections, load, translated
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.job import NewJob, State, StoredResult
+from pgcelery.engine.queues import Queues
 from pgcelery.engine.workflows import Workflows
 
 _TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notifications buy nothing
@@ -73,7 +74,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client(Workflows):
+class Client(Queues, Workflows):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):
@@ -207,7 +208,7 @@ class Client(Workflows):
         return {name: self._queue_ids[name] for name in names}
 
     def intern_places(self, keys: Collection[QueueKey]) -> dict[QueueKey, int]:
-        """Do the same for queues together with what their jobs ask of a worker (`NewJob.placement`)."""
+        """Do the same for queues together with what jobs ask of a worker (`NewJob.placement`)."""
         queues = self.intern({name for name, _ in keys})
         missing = [key for key in keys if key[1] and key not in self._place_ids]
         for name, wants in missing:
