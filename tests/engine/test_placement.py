@@ -158,6 +158,24 @@ def test_a_worker_that_hears_nothing_learns_of_places_with_a_heartbeat(dsn: str)
         finish(client, [job])
 
 
+def test_a_retry_keeps_to_what_was_asked_for_and_one_in_another_queue_does_not(
+    client: Client, fleet: Fleet
+):
+    def again(job: Job) -> Outcome:
+        queue = "other" if job.id in moving else "q"
+        return Outcome(job.id, job.token, State.RETRYABLE, payload=b"busy", queue=queue, delay_s=0)
+
+    stays = [asking(b"again", gpu="1") for _ in range(10)]
+    moves = [asking(b"again", gpu="1") for _ in range(10)]
+    moving = {job.id for job in moves}
+    fleet.start("plain", queues=("q", "other"))
+    fleet.start("gpu", size=1, labels={"gpu": "1"}, bodies={"again": again})
+    client.enqueue([*stays, *moves])
+    finish(client, [*stays, *moves])
+    assert {fleet.ran[job.id] for job in stays} == {"gpu"}
+    assert {fleet.ran[job.id] for job in moves} == {"plain"}
+
+
 # -- preferred ------------------------------------------------------------------------------------
 
 

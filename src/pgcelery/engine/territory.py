@@ -11,6 +11,7 @@ Cells = list[bytes | None]
 
 OWN = "worker"  #: the label that tells one worker from all others
 _UNKNOWN = -1  # a mark that the database never has
+_AFRESH = 12  # beats after which all is read again: work may have come to a dead worker's place
 
 
 class Territory:
@@ -35,6 +36,7 @@ class Territory:
         self._names: dict[int, str] = {}  # of what is served, by id
         self._foreign: set[int] = set()  # ids that were looked up, and are not
         self._mark = _UNKNOWN  # what the answer was made from
+        self._beats = 0
 
     def __contains__(self, queue_id: object) -> bool:
         return queue_id in self._names
@@ -78,8 +80,9 @@ class Territory:
     def question(self, *, beat: bool) -> list[int | str | Array]:
         """Build the arguments of ``nodes/places``; `beat` once in a while."""
         self.unsure = False
-        if beat and self._known:
-            self._foreign.clear()  # the place of a dead worker may matter again
+        self._beats += beat
+        if beat and self._beats % _AFRESH == 0:
+            self._mark = _UNKNOWN
         return [IntegerArray.of(list(self.queues.values())), self.labels[OWN], self._mark]
 
     def learn(self, rows: list[Cells]) -> bool:
