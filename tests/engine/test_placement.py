@@ -162,18 +162,25 @@ def test_a_retry_keeps_to_what_was_asked_for_and_one_in_another_queue_does_not(
     client: Client, fleet: Fleet
 ):
     def again(job: Job) -> Outcome:
-        queue = "other" if job.id in moving else "q"
-        return Outcome(job.id, job.token, State.RETRYABLE, payload=b"busy", queue=queue, delay_s=0)
+        queue = "other" if job.id == moves.id else "q"
+        return Outcome(
+            job.id, job.token, State.RETRYABLE, payload=b"note", queue=queue, delay_s=0.2
+        )
 
-    stays = [asking(b"again", gpu="1") for _ in range(10)]
-    moves = [asking(b"again", gpu="1") for _ in range(10)]
-    moving = {job.id for job in moves}
+    stays, moves = asking(b"again", gpu="1"), asking(b"again", gpu="1")
     fleet.start("plain", queues=("q", "other"))
-    fleet.start("gpu", size=1, labels={"gpu": "1"}, bodies={"again": again})
-    client.enqueue([*stays, *moves])
-    finish(client, [*stays, *moves])
-    assert {fleet.ran[job.id] for job in stays} == {"gpu"}
-    assert {fleet.ran[job.id] for job in moves} == {"plain"}
+    gpu = fleet.start("gpu", labels={"gpu": "1"}, bodies={"again": again})
+    client.enqueue([stays, moves])
+    wait_for(lambda: len(fleet.handlers["gpu"].recorded) == 2)
+    gpu.drain()
+    after = new_job(b"note", delay_s=0.3)
+    client.enqueue([after])
+    finish(client, [moves, after])
+    assert {fleet.ran[moves.id], fleet.ran[after.id]} == {"plain"}
+    assert stays.id not in fleet.ran
+    gpu.undrain()
+    finish(client, [stays])
+    assert fleet.ran[stays.id] == "gpu"
 
 
 # -- preferred ------------------------------------------------------------------------------------
@@ -204,7 +211,8 @@ def test_others_help_after_the_grace_time_when_the_preferred_one_is_busy(
 
 
 def test_others_take_it_soon_when_the_preferred_one_is_away(client: Client, fleet: Fleet):
-    fleet.start("us", labels={"zone": "us"})
+    never = replace(fleet.config, poll_min_s=5.0)  # it looks again when it was told to
+    fleet.start("us", labels={"zone": "us"}, config=never)
     client.enqueue([warm := asking(prefer=[("zone", "eu", 50)])])
     finish(client, [warm])
     job = asking(prefer=[("zone", "eu", 50)])
@@ -264,6 +272,18 @@ def test_sticky_steps_run_where_the_step_before_ran(client: Client, fleet: Fleet
     places = [len({fleet.ran[job.id] for job in fan}) for fan in many]
     assert (max(places) == 1) == bool(sticky)
     assert len(fleet.counts()) == 3
+
+
+def test_the_first_sticky_step_of_all_is_not_waited_for(client: Client, fleet: Fleet):
+    """Nobody knows its place before it is made, in the step that frees it."""
+    never = replace(fleet.config, poll_min_s=5.0)
+    fleet.start("a", config=never)
+    first = new_job(b"note")
+    step = asking(sticky=2, parents=(first.id,))
+    begun = time.monotonic()
+    client.enqueue([first, step])
+    finish(client, [step])
+    assert time.monotonic() - begun < 2  # polls and heartbeats come every 5 s
 
 
 @pytest.mark.parametrize("sticky", [True, False])
