@@ -112,6 +112,23 @@ def test_a_new_place_is_noticed_while_all_workers_are_idle(client: Client, fleet
     assert time.monotonic() - begun < 1.0  # an idle worker polls every 5 s
 
 
+def test_what_a_worker_could_take_is_counted_without_what_it_does_not_suit(
+    client: Client, fleet: Fleet
+):
+    worker = fleet.start("plain", labels={"zone": "eu"})
+    warm = asking(zone="eu")
+    client.enqueue([warm])
+    finish(client, [warm])
+    worker.drain()
+    wait_for(lambda: client.workers()[0].info["draining"])
+    jobs = [asking(gpu="1"), asking(gpu="1"), asking(), asking(zone="eu")]
+    client.enqueue([*jobs, asking(prefer=[("zone", "us", 1)])])
+    wait_for(lambda: client.waiting(["q"], 10, only=worker.served_ids) == 3)
+    assert client.waiting(["q"], 10) == 5
+    client.pause("q")
+    assert client.waiting(["q"], 10) == 0
+
+
 def test_labels_change_at_run_time(client: Client, fleet: Fleet):
     worker = fleet.start("w", labels={"zone": "eu"})
     job = asking(gpu="1")

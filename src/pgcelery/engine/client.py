@@ -286,10 +286,6 @@ class Client(Queues, Workflows):
         rows = self._run("queues/counts", {"names": None if queues is None else list(queues)})
         return {row[0]: QueueCounts(*row[1:]) for row in rows}
 
-    def waiting(self, queues: Sequence[str], most: int) -> int:
-        """Count the jobs of queues that any worker could take now, no further than to `most`."""
-        return int(self._run("queues/waiting", {"names": list(queues), "most": most})[0][0])
-
     # -- results --------------------------------------------------------------------------------
 
     def results(self, ids: Collection[str]) -> dict[str, StoredResult]:

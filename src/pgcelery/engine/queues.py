@@ -1,7 +1,8 @@
-"""The part of a client that holds queues back: pause and resume."""
+"""The part of a client that sees whole queues: pause them, resume them, count what waits."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ class Queues:
         def _telling(self, queue_id: int) -> tuple[bytes, dict[str, str]]:
             """See `Client`."""
 
-        def intern(self, names: list[str]) -> dict[str, int]:
+        def intern(self, names: Collection[str]) -> dict[str, int]:
             """See `Client`."""
 
     def pause(self, queue: str, *, create: bool = False) -> None:
@@ -61,3 +62,14 @@ class Queues:
     def paused(self) -> dict[str, datetime]:
         """List the queues that are paused, and since when."""
         return dict(self._run("queues/paused"))
+
+    def waiting(self, queues: Sequence[str], most: int, only: Sequence[int] | None = None) -> int:
+        """Count the jobs of queues that could be claimed now, no further than to `most`.
+
+        Args:
+            queues: Their names.
+            most: Where to stop.
+            only: `Worker.served_ids`: what that worker could claim; None for any worker.
+        """
+        params = {"names": list(queues), "most": most, "only": None if only is None else list(only)}
+        return int(self._run("queues/waiting", params)[0][0])

@@ -41,6 +41,11 @@ class Territory:
     def __contains__(self, queue_id: object) -> bool:
         return queue_id in self._names
 
+    @property
+    def ids(self) -> list[int]:
+        """Ids of all that it may claim from."""
+        return list(self._names)
+
     def name_of(self, queue_id: int) -> str:
         """Name the queue of an id; empty for one that is not served."""
         return self._names.get(queue_id, "")

@@ -126,6 +126,11 @@ class Worker:
         """Names of the queues it serves."""
         return list(self._node.territory.queues) or list(self._initial_queues)
 
+    @property
+    def served_ids(self) -> list[int]:
+        """Ids of its queues and of the places that it suits; for `Client.waiting`."""
+        return self._node.territory.ids
+
     def add_queue(self, name: str) -> None:
         """Serve another queue from now on."""
         ids = self._node.client.intern([name])
