@@ -200,6 +200,33 @@ def test_a_retry_keeps_to_what_was_asked_for_and_one_in_another_queue_does_not(
     assert fleet.ran[stays.id] == "gpu"
 
 
+@pytest.mark.parametrize("sticky", [True, False])
+def test_what_nobody_may_run_is_ended_when_it_expires(client: Client, fleet: Fleet, sticky: bool):
+    brisk = replace(fleet.config, maintain_s=0.1, heartbeat_s=0.1)
+    fleet.start("plain", config=brisk)
+    first = new_job(b"note")
+    if sticky:
+        step = asking(sticky=2, parents=(first.id,))._replace(lives_s=0.5)
+        worker = fleet.start("gone", queues=("first",))
+        worker.add_queue("q")
+        first, name = first._replace(placement=encode({"worker": "gone"}, [])), "gone"
+        fleet.handlers[name].bodies["note"] = lambda job: ends(worker, job)
+    else:
+        step = asking(gpu="1", parents=(first.id,))._replace(lives_s=0.5)
+    after = new_job(b"note", parents=(step.id,))
+    client.enqueue([first, step, after])
+    finish(client, [first, step, after])
+    assert client.results([step.id])[step.id].result == b"expired"
+    assert fleet.handlers["plain"].runs[-1].parent_failed
+
+
+def ends(worker, job: Job) -> Outcome:
+    """Have a worker claim nothing after this job."""
+    worker.drain()
+    wait_for(lambda: worker.draining)
+    return Outcome(job.id, job.token, State.COMPLETED)
+
+
 # -- preferred ------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,9 @@ create table pgcelery.places (
     unique (queue_id, wants)
 );
 
+-- Jobs that not every worker may run, and that end when none has come in time.
+create index jobs_placed on pgcelery.jobs (expires_at) where flags & 1792 > 0 and expires_at is not null;
+
 create table pgcelery.paused (
     queue_id integer primary key,
     at timestamptz not null default now()
