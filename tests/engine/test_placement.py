@@ -138,8 +138,20 @@ def test_bad_input_is_refused(require, prefer, error, why) -> None:
 def test_another_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an encoded placement"):
         decode(text)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1", '{"x":1}', '{"p":[["a","1"]]}'])
+def test_what_cannot_be_read_has_no_score(text: str) -> None:
     with pytest.raises(ValueError, match="not an encoded placement"):
         score(text, {})
+
+
+def test_what_the_database_writes_has_a_score() -> None:
+    own = '{"p": [["worker", "celery@a host", 100]], "r": {"gpu": "1"}}'
+    assert score(own, {"gpu": "1", "worker": "celery@a host"}) == 1.0
+    assert score(own, {"gpu": "1", "worker": "b"}) == 0.0
+    assert score(own, {"worker": "celery@a host"}) is None
+
 
 
 def test_labels_of_workers() -> None:

@@ -22,7 +22,7 @@ from pgcelery.cli.base import (
     indent,
 )
 
-__all__ = ("control", "inspect", "status")
+__all__ = ("control", "drain", "inspect", "status", "undrain")
 
 #: commands that need no worker to be alive
 KEPT = ("revoke", "terminate", "revoke_by_stamped_headers")
@@ -135,9 +135,12 @@ def _typed(meta: Any, command: str, args: list[str]) -> Iterator[tuple[str, Any]
             raise click.UsageError(f"{command}: {name} cannot be {word!r}: {exc}") from exc
 
 
-def _say(ctx: click.Context, reply: dict[str, Any], show_body: bool = False) -> None:
+def _say(
+    ctx: click.Context, reply: dict[str, Any], show_body: bool = False, note: str = ""
+) -> None:
     node, answer = next(iter(reply.items()))
     word, body = ctx.obj.pretty(answer)
+    word += note
     title = ctx.obj.style(f"{node}: ", fg="cyan", bold=True)
     ctx.obj.say_chat("->", f"{title}{word}", indent(body, 4) if show_body else "", show_body)
 
@@ -194,12 +197,54 @@ def status(
     **kwargs: Any,
 ) -> None:
     """Show list of workers that are online."""
+    drained = {node.name for node in ctx.obj.app.engine.workers() if node.info.get("draining")}
+
+    def say(reply: dict[str, Any]) -> None:
+        _say(ctx, reply, note=" (draining)" if drained & reply.keys() else "")
+
     replies = ctx.obj.app.control.inspect(
-        timeout=timeout,
-        destination=destination,
-        callback=None if as_json else partial(_say, ctx),
+        timeout=timeout, destination=destination, callback=None if as_json else say
     ).ping()
     _finish(ctx, "ping", replies, destination, as_json=as_json)
+
+
+def _drain_command(name: str, text: str) -> click.Command:
+    @click.command(name, cls=CeleryCommand, help=text)
+    @click.argument("workers", nargs=-1, metavar="WORKER...")
+    @click.option("--all", "everybody", is_flag=True, help="All that are alive.")
+    @click.option("-t", "--timeout", type=float, default=1.0, help="Seconds to wait for replies.")
+    @click.pass_context
+    @handle_preload_options
+    def command(
+        ctx: click.Context,
+        workers: tuple[str, ...],
+        everybody: bool,
+        timeout: float,
+        **kwargs: Any,
+    ) -> None:
+        if bool(workers) == everybody:
+            raise click.UsageError("Name the workers, or say --all.", ctx=ctx)
+        destination = list(workers) or None
+        replies = ctx.obj.app.control.broadcast(
+            name,
+            destination=destination,
+            timeout=timeout,
+            callback=partial(_say, ctx, show_body=True),
+            reply=True,
+        )
+        missing = set(workers) - {node for reply in replies for node in reply}
+        if missing or not replies:
+            raise _nobody(ctx, name, sorted(missing) or destination)
+
+    return command
+
+
+drain = _drain_command(
+    "drain",
+    "Have workers take no more tasks, but live on and finish what runs.  It ends with the worker,"
+    " or with undrain.",
+)
+undrain = _drain_command("undrain", "Have drained workers take tasks again.")
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})

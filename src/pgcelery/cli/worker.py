@@ -52,6 +52,17 @@ def _concurrency(ctx: click.Context, param: click.Parameter, value: str | None) 
     return int(value) or None
 
 
+def _labels(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Any:
+    from pgcelery.engine.placement import parse_label
+
+    try:
+        for text in value:
+            parse_label(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+    return value
+
+
 def _autoscale(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     from pgcelery.compat.exceptions import ImproperlyConfigured
     from pgcelery.compat.worker.autoscale import bounds
@@ -156,6 +167,16 @@ FEATURES, BEAT = "Features", "Embedded Beat Options"
     "--max-memory-per-child",
     type=int,
     help="Resident memory, in KiB, above which a pool process is replaced after its task.",
+)
+@_option(
+    WORKER,
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="<name=value>",
+    callback=_labels,
+    help="What tasks may ask of the worker that runs them; may be given again.  "
+    "Default: the setting worker_labels.",
 )
 @_option(QUEUE, "--purge", "--discard", is_flag=True, help="Erase waiting tasks at the start.")
 @_option(QUEUE, "--queues", "-Q", type=COMMA_SEPARATED_LIST, help="Queues to consume.")

@@ -15,6 +15,7 @@ from pgcelery.engine.errors import (
     NotEnded,
     PoolTimeout,
     SchemaMismatch,
+    UnknownQueue,
 )
 from pgcelery.engine.job import (
     Gate,
@@ -69,6 +70,7 @@ __all__ = [
     "StoredResult",
     "Strategy",
     "Unique",
+    "UnknownQueue",
     "Why",
     "Worker",
     "WorkerInfo",

@@ -25,6 +25,7 @@ from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.job import NewJob, State, StoredResult
 from pgcelery.engine.limits import Limits
+from pgcelery.engine.queues import Queues
 from pgcelery.engine.waiting import Waiting
 from pgcelery.engine.workflows import Workflows
 
@@ -75,7 +76,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client(Workflows, Limits, Waiting):
+class Client(Workflows, Queues, Limits, Waiting):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):
@@ -209,7 +210,7 @@ class Client(Workflows, Limits, Waiting):
         return {name: self._queue_ids[name] for name in names}
 
     def intern_places(self, keys: Collection[QueueKey]) -> dict[QueueKey, int]:
-        """Do the same for queues together with what their jobs ask of a worker (`NewJob.placement`)."""
+        """Do the same for queues together with what jobs ask of a worker (`NewJob.placement`)."""
         queues = self.intern({name for name, _ in keys})
         missing = [key for key in keys if key[1] and key not in self._place_ids]
         for name, wants in missing:
@@ -286,10 +287,6 @@ class Client(Workflows, Limits, Waiting):
         """Count what waits and runs, by queue; queues that never held a job are missing."""
         rows = self._run("queues/counts", {"names": None if queues is None else list(queues)})
         return {row[0]: QueueCounts(*row[1:]) for row in rows}
-
-    def waiting(self, queues: Sequence[str], most: int) -> int:
-        """Count the jobs of queues that any worker could take now, no further than to `most`."""
-        return int(self._run("queues/waiting", {"names": list(queues), "most": most})[0][0])
 
     # -- results --------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ HAS_CHILDREN = 1  #: bit of a job's flags: others wait for it
 GATED = 2  #: bit of a job's flags: it must pass gates
 RUNS_AGAIN = 64  #: bit of what is enqueued, not kept: `NewJob.again`
 LEADS = 128  #: bit of a job's flags: `NewJob.leads`
+PLACED = 1024  #: bit of a job's flags: `NewJob.placement`
 STICKY = (0, 256, 512)  #: bits of a job's flags, by `NewJob.sticky`
 MAX_GATES = 8
 _MODES = {"done": 0, "started": 1, "time": 2}
@@ -202,6 +203,7 @@ def _rest(
                 (HAS_CHILDREN if job.awaited or job.id in waited_for else 0)
                 | (GATED if job.gates else 0)
                 | STICKY[job.sticky]
+                | (PLACED if job.placement else 0)
                 | (RUNS_AGAIN if job.again else 0)
                 | (LEADS if job.leads else 0)
                 for job in jobs

@@ -28,6 +28,7 @@ class EngineConfig:
     listen: bool = True  #: use LISTEN/NOTIFY where it works
     max_batch: int = 200  #: most jobs claimed in one round trip
     patience_s: float = 60.0  #: a lower priority that waits for longer gets an eighth of the claims
+    placement_grace_s: float = 0.2  #: head start of the workers that suit a job best
     synchronous_completion: bool = True  #: wait for the disk when outcomes are written
     max_payload_bytes: int = 100 * 1024 * 1024
     prune_batch: int = 5000  #: most expired results deleted in one statement
@@ -42,7 +43,8 @@ class EngineConfig:
             raise ValueError("max_batch must be 1 to 1000")
         if not 1 <= len(self.schema) <= 30 or set(self.schema) & set("'%\\\0"):
             raise ValueError("schema must be 1 to 30 characters without ' % and backslash")
-        if self.patience_s < 0:
-            raise ValueError("patience_s must not be below 0 seconds")
+        for name in ("patience_s", "placement_grace_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be below 0 seconds")
         if self.pool_size < 1:
             raise ValueError("pool_size must be at least 1")

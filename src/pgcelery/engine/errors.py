@@ -7,6 +7,7 @@
     ├── SchemaMismatch        the database's schema is older, or newer and breaking
     ├── InvalidJob            a job that the database could not hold; nothing was written
     ├── NotEnded              a job that is to run again has not ended; nothing was done
+    ├── UnknownQueue          no queue of that name; nothing was done
     ├── EmbeddedServerError   the embedded PostgreSQL could not be started
     └── PoolTimeout           no free connection in time; trying again can help
 """
@@ -32,6 +33,10 @@ class InvalidJob(EngineError, ValueError):
 
 class NotEnded(EngineError):
     """A job that is to run again, or that such a one needs, has not ended. Nothing was done."""
+
+
+class UnknownQueue(EngineError, LookupError):
+    """There is no queue of that name. Nothing was done."""
 
 
 class EmbeddedServerError(EngineError):

@@ -184,7 +184,7 @@ class Outcome(NamedTuple):
             goes on with the id.
         result: Opaque bytes kept for whoever asks; None keeps none.
         payload: Replaces the job's payload (RETRYABLE, AVAILABLE); None keeps it.
-        queue: Moves the job (RETRYABLE, AVAILABLE); None keeps it.
+        queue: Moves the job (RETRYABLE, AVAILABLE); None, or the one it is in, keeps its placement.
         priority: Changes it (RETRYABLE, AVAILABLE); None keeps it.
         due_at: Aware time of the retry.
         delay_s: Seconds from the database's now to the retry; wins over due_at.

@@ -14,7 +14,7 @@ import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pgcelery.engine.arrays import BigintArray, TextArray
@@ -34,7 +34,7 @@ from pgcelery.engine.statements import (
     statements,
     wide_row,
 )
-from pgcelery.engine.territory import Territory
+from pgcelery.engine.territory import OWN, Territory
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Node:
         *,
         name: str,
         info: Mapping[str, Any],
+        labels: Mapping[str, str],
         claimed: Callable[[list[tuple[Job, Row]]], None],
         recorded: Callable[[Outcome], None],
         late: Callable[[Outcome, str], None],
@@ -64,10 +65,11 @@ class Node:
         self.config = config
         self.name = name
         self.info = info
+        self.draining = False
         self.client = Client(config)
         self.link = Link(config)
         self.worker_id: int | None = None
-        self.territory = Territory()
+        self.territory = Territory({OWN: name, **labels}, config.placement_grace_s)
         self._claimed = claimed
         self._recorded = recorded
         self._late = late
@@ -117,7 +119,9 @@ class Node:
         for _, payload in self.link.advance():
             if payload == "c":
                 self._beat_at = 0.0
-            elif payload[:1] == "q" and int(payload[1:]) in self.territory:
+            elif payload == "p":
+                self.territory.doubt()
+            elif payload[:1] == "q" and self.territory.heard(int(payload[1:])):
                 self.wake()
 
     def _guard(self, act: Callable[[], None], now: float) -> None:
@@ -143,16 +147,11 @@ class Node:
     def _opened(self, now: float) -> None:
         self._reconnect_s = _RECONNECT_S[0]
         if self.config.listen:
-            self._send("listen", self._sql.listen, [], lambda rows: None)
+            self._send("listen", self._sql.listen, [])
         if self.worker_id is not None:
             logger.info("database connection is back", extra={"action": "node.reconnected"})
             known = [*self._held(), *self.ended.tokens(), *self.again.tokens()]
-            self._send(
-                "reclaim",
-                self._sql.reclaim,
-                [self.worker_id, BigintArray.of(known)],
-                lambda rows: None,
-            )
+            self._send("reclaim", self._sql.reclaim, [self.worker_id, BigintArray.of(known)])
         self._beat_at = now
         self.wake()
 
@@ -164,11 +163,19 @@ class Node:
             self.name,
             socket.gethostname(),
             os.getpid(),
-            TextArray.of(list(self.territory.queues)),
-            json.dumps(self.info, default=str),
+            *self._story(),
             float(self.config.lease_s),
         ]
         self._send("register", self._sql.register, params, self._registered)
+
+    def _story(self) -> list[Param]:
+        told = {**self.info, "labels": self.territory.labels, "draining": self.draining}
+        return [TextArray.of(list(self.territory.queues)), json.dumps(told, default=str)]
+
+    def inform(self) -> None:
+        """Let those who look see queues, labels and draining as they are now."""
+        if self.worker_id is not None:  # else it is going to register
+            self._send("inform", self._sql.inform, [self.worker_id, *self._story()])
 
     def _registered(self, rows: Rows) -> None:
         self.worker_id = int.from_bytes(rows[0][0] or b"", "big")
@@ -179,8 +186,8 @@ class Node:
         self,
         key: str,
         statement: Statement,
-        params: list[Param],
-        on_rows: Callable[[Rows], None],
+        params: Sequence[Param],
+        on_rows: Callable[[Rows], None] = lambda rows: None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
         if self.link.state is not LinkState.OPEN:
@@ -242,6 +249,9 @@ class Node:
             self._send(
                 "beat", self._sql.beat, [self.worker_id, float(self.config.lease_s)], self._beaten
             )
+            self._survey(beat=True)
+        elif self.territory.unsure and now >= self._quiet_until:
+            self._survey(beat=False)
         if now < self._quiet_until:
             return
         if now >= self._maintain_at and "maintain" not in self._flying:
@@ -255,6 +265,17 @@ class Node:
             )
         self._reschedule()
         self._step(now, min(want, self.config.max_batch), busy)
+
+    def _survey(self, *, beat: bool) -> None:
+        if "places" not in self._flying and self.territory.queues:
+            params = self.territory.question(beat=beat)
+            self._send(
+                "places", self._sql.places, params, self._surveyed, lambda _: self.territory.doubt()
+            )
+
+    def _surveyed(self, rows: Rows) -> None:
+        if self.territory.learn(rows):
+            self.wake()
 
     def _reschedule(self) -> None:
         closed = self.link.state is not LinkState.OPEN
@@ -348,7 +369,9 @@ class Node:
         decoded = [wide_row(cells) for cells in rows]
         ended = self.ended.answered()
         self._account(ended, decoded)
-        claims = sorted((row for row in decoded if row.kind is Kind.CLAIM), key=_token)
+        claims = sorted(
+            (row for row in decoded if row.kind is Kind.CLAIM), key=lambda row: row.token or 0
+        )
         if claims:
             self._poll_s = self.config.poll_min_s
         if len(claims) < self._asked:
@@ -357,7 +380,7 @@ class Node:
             self._poll_at = now + self._poll_s
             self._poll_s = min(self._poll_s * 2, slowest)
             soon = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
-            self._due_at = now + soon[0] / 1000 if soon else None
+            self._due_at = now + min(soon) / 1000 if soon else None
         elif self._asked:
             self.hungry = True
         self._spread(decoded, satisfied=len(claims) < self._asked, now=now)
@@ -396,7 +419,7 @@ class Node:
             if row.kind is Kind.WAITER and row.name and row.job_id:
                 waiters[row.name].append(row.job_id)
             elif row.kind is Kind.QUEUE_WOKEN and row.queue_id is not None:
-                if row.queue_id in self.territory:
+                if self.territory.heard(row.queue_id):
                     self.wake()
                     if satisfied:
                         continue
@@ -416,7 +439,7 @@ class Node:
 
     def _tell(self, channel: str, payload: str) -> None:
         if self.link.state is LinkState.OPEN:
-            self._send("tell", self._sql.tell, [channel, payload], lambda rows: None)
+            self._send("tell", self._sql.tell, [channel, payload])
 
     def _beaten(self, rows: Rows) -> None:
         self.beat_ok_at = time.monotonic()
@@ -427,7 +450,7 @@ class Node:
             elif row.kind is Kind.MESSAGE and row.payload is not None:
                 self._message(row.payload, row.name)
             elif row.kind is Kind.QUEUE_WOKEN and row.flags:
-                if row.flags in self.territory:
+                if self.territory.heard(row.flags):
                     self.wake()
                 self._tell_queue(row.flags, self.beat_ok_at)
             elif row.kind is Kind.QUEUE_WOKEN:
@@ -461,7 +484,7 @@ class Node:
     def leave(self) -> None:
         """Strike this worker off; for when nothing of it runs any more."""
         if self.ready and self.worker_id is not None:
-            self._send("leave", self._sql.leave, [self.worker_id], lambda rows: None)
+            self._send("leave", self._sql.leave, [self.worker_id])
             self._left = True
 
     @property
@@ -473,7 +496,3 @@ class Node:
         """Drop the connections."""
         self.link.close()
         self.client.close()
-
-
-def _token(row: Row) -> int:
-    return row.token or 0

@@ -87,19 +87,14 @@ def decode(text: str) -> Placement:
     Raises:
         ValueError: It is something else.
     """
-    if not text:
-        return Placement({}, [])
+    found = _parse(text)
     try:
-        parts = json.loads(text)
-        require = dict(parts.pop("r", {}))
-        prefer = [
-            (str(label), str(value), int(weight)) for label, value, weight in parts.pop("p", [])
-        ]
-        if parts or encode(require, prefer) != text:
-            raise ValueError("not canonical")
-    except (ValueError, TypeError, AttributeError) as exc:
-        raise ValueError(f"not an encoded placement: {text!r}") from exc
-    return Placement(require, prefer)
+        canonical = encode(*found) == text
+    except (ValueError, TypeError):
+        canonical = False
+    if not canonical:
+        raise ValueError(f"not an encoded placement: {text!r}")
+    return found
 
 
 def score(text: str, labels: Mapping[str, str]) -> float | None:
@@ -114,7 +109,8 @@ def score(text: str, labels: Mapping[str, str]) -> float | None:
         of all, from 0.0 to 1.0; 1.0 for a job that prefers nothing.
 
     Raises:
-        ValueError: `text` is no encoded placement.
+        ValueError: `text` is no encoded placement, nor one that the database made for what is to
+            run on one worker (``own_place_v1``).
     """
     if not text:
         return 1.0
@@ -139,11 +135,27 @@ def parse_label(text: str) -> tuple[str, str]:
     return _name(name.strip()), _value(value.strip(), text)
 
 
+def _parse(text: str) -> Placement:
+    if not text:
+        return Placement({}, [])
+    try:
+        parts = json.loads(text)
+        require = {str(label): str(value) for label, value in dict(parts.pop("r", {})).items()}
+        prefer = [
+            (str(label), str(value), int(weight)) for label, value, weight in parts.pop("p", [])
+        ]
+        if parts:
+            raise ValueError("parts that nobody knows")
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ValueError(f"not an encoded placement: {text!r}") from exc
+    return Placement(require, prefer)
+
+
 @lru_cache(1024)
 def _read(text: str) -> tuple[list[Wanted], list[Wanted], int]:
-    require, prefer = decode(text)
-    wanted = [Wanted(label, *_wanted(value)) for label, value in require.items()]
-    better = [Wanted(label, *_wanted(value), weight) for label, value, weight in prefer]
+    require, prefer = _parse(text)
+    wanted = [Wanted(label, *_split(value)) for label, value in require.items()]
+    better = [Wanted(label, *_split(value), weight) for label, value, weight in prefer]
     return wanted, better, sum(one.weight for one in better)
 
 
@@ -166,9 +178,14 @@ def _clean(label: str, value: str) -> tuple[str, str]:
 def _wanted(value: str) -> tuple[str, str]:
     if not isinstance(value, str):
         raise TypeError(f"the wanted value of a label is text, not {value!r:.100}")
+    compare, plain = _split(value)
+    return compare, _value(plain, value)
+
+
+def _split(value: str) -> tuple[str, str]:
     found = _WANTED.fullmatch(value.strip())
     compare, plain = (found[1], found[2]) if found else (None, value)
-    return compare or "=", _value(plain, value)
+    return compare or "=", plain
 
 
 def _name(name: str) -> str:

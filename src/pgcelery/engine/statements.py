@@ -20,7 +20,7 @@ from pgcelery.engine.database import load
 from pgcelery.engine.job import Job, Outcome
 from pgcelery.engine.link import Statement
 
-_INT4, _FLOAT8, _TEXT, _JSONB = 23, 701, 25, 3802
+_INT4, _INT8, _FLOAT8, _TEXT, _JSONB = 23, 20, 701, 25, 3802
 _JOB_COLUMNS = (
     TextArray.oid,
     IntegerArray.oid,
@@ -91,6 +91,8 @@ class Statements(NamedTuple):
     beat: Statement
     maintain: Statement
     register: Statement
+    inform: Statement
+    places: Statement
     leave: Statement
     reclaim: Statement
     tell: Statement
@@ -112,9 +114,7 @@ def statements(schema: str) -> Statements:
             IntegerArray.oid,
             IntegerArray.oid,
             DoubleArray.oid,
-            IntegerArray.oid,
-            IntegerArray.oid,
-            IntegerArray.oid,
+            _TEXT,
             _FLOAT8,
             BigintArray.oid,
             TextArray.oid,
@@ -144,6 +144,8 @@ def statements(schema: str) -> Statements:
         beat=make("beat", _INT4, _FLOAT8),
         maintain=make("maintain", _INT4, _FLOAT8, _INT4),
         register=make("register", _TEXT, _TEXT, _INT4, TextArray.oid, _JSONB, _FLOAT8),
+        inform=make("inform", _INT4, TextArray.oid, _JSONB),
+        places=make("places", IntegerArray.oid, _TEXT, _INT8),
         leave=make("leave", _INT4),
         reclaim=make("reclaim", _INT4, BigintArray.oid),
         tell=make("tell", _TEXT, _TEXT),

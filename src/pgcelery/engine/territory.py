@@ -1,45 +1,138 @@
-"""Which queues a node claims from: those it serves, and their places for labels of its own."""
+"""Which queues a node claims from: those it serves, and the places of them that its labels suit."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pgcelery.engine import placement
 from pgcelery.engine.arrays import Array, DoubleArray, IntegerArray
+
+Cells = list[bytes | None]
+
+OWN = "worker"  #: the label that tells one worker from all others
+_UNKNOWN = -1  # a mark that the database never has
+_AFRESH = 12  # beats after which all is read again: work may have come to a dead worker's place
 
 
 class Territory:
     """What a node may claim. Used from one thread.
 
     Attributes:
+        labels: What the node says of itself; `OWN` is among them.
         queues: Id of each queue that is served, by name.
-        places: Name of the queue of each place that this node suits, by the place's id.
+        places: Ids of those that this node suits as well as any.
         late: Seconds after which it may claim from places that others would suit better, by id.
-        stuck: For a queue's id, its places for what should, and what must, run on this very node.
+        unsure: There may be places that it has not heard of: ask `nodes/places`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Mapping[str, str], grace_s: float) -> None:
+        self.labels = dict(labels)
         self.queues: dict[str, int] = {}
-        self.places: dict[int, str] = {}
+        self.places: list[int] = []
         self.late: dict[int, float] = {}
-        self.stuck: dict[int, tuple[int, int]] = {}
+        self.unsure = True
+        self._grace_s = grace_s
+        self._known: list[tuple[int, int, str]] = []  # places: id, queue, what it asks of a worker
+        self._names: dict[int, str] = {}  # of what is served, by id
+        self._foreign: set[int] = set()  # ids that were looked up, and are not
+        self._mark = _UNKNOWN  # what the answer was made from
+        self._beats = 0
 
     def __contains__(self, queue_id: object) -> bool:
-        return queue_id in self.queues.values() or queue_id in self.places or queue_id in self.late
+        return queue_id in self._names
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of all that it may claim from."""
+        return list(self._names)
 
     def name_of(self, queue_id: int) -> str:
         """Name the queue of an id; empty for one that is not served."""
-        for name, number in self.queues.items():
-            if number == queue_id:
-                return name
-        return self.places.get(queue_id, "")
+        return self._names.get(queue_id, "")
 
-    def params(self, turn: int) -> list[Array]:
-        """Build the arguments of ``step_v3`` from the queues to the places of its own."""
+    def serve(self, queues: Mapping[str, int]) -> None:
+        """Serve more queues."""
+        self.queues.update(queues)
+        self._ask_anew()
+
+    def abandon(self, name: str) -> None:
+        """Serve a queue no longer, nor its places."""
+        self.queues.pop(name, None)
+        self._ask_anew()
+
+    def relabel(self, labels: Mapping[str, str]) -> None:
+        """Suit other places from now on."""
+        self.labels = dict(labels)
+        self._ask_anew()
+
+    def doubt(self) -> None:
+        """Ask when there is a moment: there may be new places."""
+        self.unsure = True
+
+    def _ask_anew(self) -> None:
+        self._mark, self.unsure = _UNKNOWN, True
+        self._draw()
+
+    def heard(self, queue_id: int) -> bool:
+        """Tell whether work in a queue is for this node; an unknown id is to be looked up."""
+        if queue_id in self._names:
+            return True
+        if queue_id not in self._foreign:
+            self._foreign.add(queue_id)
+            self._mark, self.unsure = _UNKNOWN, True
+        return False
+
+    def question(self, *, beat: bool) -> list[int | str | Array]:
+        """Build the arguments of ``nodes/places``; `beat` once in a while."""
+        self.unsure = False
+        self._beats += beat
+        if beat and self._beats % _AFRESH == 0:
+            self._mark = _UNKNOWN
+        return [IntegerArray.of(list(self.queues.values())), self.labels[OWN], self._mark]
+
+    def learn(self, rows: list[Cells]) -> bool:
+        """Take the answer; whether there is more to claim from now.
+
+        The first row has a number that changes when the places do. The others, which are missing
+        if that number was known, are (id, queue, what it asks of a worker).
+        """
+        mark = _int(rows[0][3])
+        if mark == self._mark:
+            return False
+        if not self.unsure:  # else it was asked before something changed, and is asked again
+            self._mark = mark
+        self._known = [
+            (_int(place), _int(queue), (wants or b"").decode())
+            for place, queue, wants, _ in rows[1:]
+        ]
+        before = self.places, self.late
+        self._draw()
+        return (self.places, self.late) != before
+
+    def _draw(self) -> None:
+        self._names = {number: name for name, number in self.queues.items()}
+        self.places, self.late = [], {}
+        for place, queue, wants in self._known:
+            fit = placement.score(wants, self.labels) if queue in self._names else None
+            if fit is None:
+                continue
+            self._names[place] = self._names[queue]
+            if fit >= 1:
+                self.places.append(place)
+            else:
+                self.late[place] = self._grace_s * (1 - fit)
+
+    def params(self, turn: int) -> list[Array | str]:
+        """Build the arguments of ``step_v3`` from the queues to the node's own label."""
         ids = [*self.places, *self.queues.values()]
         pivot = turn % len(ids) if ids else 0
         return [
             IntegerArray.of(ids[pivot:] + ids[:pivot]),
             IntegerArray.of(list(self.late)),
             DoubleArray.of(list(self.late.values())),
-            IntegerArray.of(list(self.stuck)),
-            IntegerArray.of([soft for soft, _ in self.stuck.values()]),
-            IntegerArray.of([hard for _, hard in self.stuck.values()]),
+            self.labels[OWN],
         ]
+
+
+def _int(cell: bytes | None) -> int:
+    return int.from_bytes(cell or b"", "big", signed=True)

@@ -23,6 +23,7 @@ from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
 from pgcelery.engine.pool import ActiveJob, Pool
 from pgcelery.engine.statements import Flag, Row
+from pgcelery.engine.territory import OWN
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Worker:
         name: The worker's name, as others see it; need not be unique.
         queues: Names of the queues it serves, none before another.
         info: Kept in its row for those who look.
+        labels: What jobs may ask for (`NewJob.placement`); ``worker`` is its name unless given.
         on_control: Called with each broadcast message and whom to answer.
         on_beat: Called after each renewal of the lease.
     """
@@ -54,6 +56,7 @@ class Worker:
         name: str,
         queues: Sequence[str],
         info: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
         on_control: Callable[[bytes, str | None], None] | None = None,
         on_beat: Callable[[], None] | None = None,
     ) -> None:
@@ -69,6 +72,7 @@ class Worker:
             config,
             name=name,
             info=dict(info or {}),
+            labels=dict(labels or {}),
             claimed=self._claimed,
             recorded=self._recorded,
             late=handler.late,
@@ -122,12 +126,18 @@ class Worker:
         """Names of the queues it serves."""
         return list(self._node.territory.queues) or list(self._initial_queues)
 
+    @property
+    def served_ids(self) -> list[int]:
+        """Ids of its queues and of the places that it suits; for `Client.waiting`."""
+        return self._node.territory.ids
+
     def add_queue(self, name: str) -> None:
         """Serve another queue from now on."""
         ids = self._node.client.intern([name])
 
         def add() -> None:
-            self._node.territory.queues.update(ids)
+            self._node.territory.serve(ids)
+            self._node.inform()
             self._node.wake()
 
         self.call(add)
@@ -136,9 +146,55 @@ class Worker:
         """Claim nothing from a queue any more; what was claimed is finished."""
 
         def cancel() -> None:
-            self._node.territory.queues.pop(name, None)
+            self._node.territory.abandon(name)
+            self._node.inform()
 
         self.call(cancel)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What jobs may ask for."""
+        return dict(self._node.territory.labels)
+
+    def set_labels(self, labels: Mapping[str, str | None]) -> None:
+        """Change labels from now on, or take those away that are None; others stay.
+
+        What it has claimed it finishes, whatever that asked for.
+        """
+
+        def change() -> None:
+            all_of_them = {**self._node.territory.labels, **labels}
+            kept = {name: value for name, value in all_of_them.items() if value is not None}
+            self._node.territory.relabel({OWN: self.name, **kept})
+            self._node.inform()
+            self._node.wake()
+
+        self.call(change)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it claims nothing."""
+        return self._node.draining
+
+    def drain(self) -> None:
+        """Claim nothing more, but live on; what runs is finished, the rest goes back."""
+
+        def drain() -> None:
+            self._node.draining = True
+            self._give_back()
+            self._node.inform()
+
+        self.call(drain)
+
+    def undrain(self) -> None:
+        """Claim again."""
+
+        def undrain() -> None:
+            self._node.draining = False
+            self._node.inform()
+            self._node.wake()
+
+        self.call(undrain)
 
     @property
     def registration(self) -> int | None:
@@ -201,7 +257,9 @@ class Worker:
             self._give_back(waiting_s=_STALE_S)
 
     def _want(self) -> int:
-        return self.pool.capacity() if self._how is None and self._node.territory.queues else 0
+        if self._how is not None or self._node.draining or not self._node.territory.queues:
+            return 0
+        return self.pool.capacity()
 
     def _watch(self) -> None:
         """Bring the selector up to what the pool and the link want."""
@@ -241,7 +299,7 @@ class Worker:
         queues = self._node.territory.queues
         if not queues and self._initial_queues:
             try:
-                queues.update(self._node.client.intern(self._initial_queues))
+                self._node.territory.serve(self._node.client.intern(self._initial_queues))
             except DatabaseUnavailable:
                 return
             self._initial_queues = []

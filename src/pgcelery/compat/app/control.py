@@ -8,20 +8,18 @@ them have answered and waits for its timeout only when one does not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from kombu import matcher as _matcher
-from kombu.exceptions import OperationalError
 from kombu.utils import json
 from kombu.utils.uuid import uuid
 
 from pgcelery.compat import states
+from pgcelery.compat.app.steering import Steering, kombu_errors
 from pgcelery.compat.exceptions import DuplicateNodenameWarning, TaskRevokedError
 from pgcelery.compat.platforms import signals
-from pgcelery.engine import DatabaseUnavailable
 
 __all__ = ("Control", "Inspect", "flatten_reply")
 
@@ -157,6 +155,10 @@ class Inspect:
 
     registered_tasks = registered
 
+    def labels(self) -> Any:
+        """Ask for the labels by which tasks are placed; ours, not Celery's."""
+        return self._request("labels")
+
     def ping(self, destination: Sequence[str] | None = None) -> Any:
         """Ask for ``{'ok': 'pong'}``."""
         if destination:
@@ -194,7 +196,7 @@ class Inspect:
         return self._request("objgraph", num=n, max_depth=max_depth, type=type)
 
 
-class Control:
+class Control(Steering):
     """Commands to workers. Without ``reply=True`` nothing is waited for and None is returned."""
 
     def __init__(self, app: Any = None) -> None:
@@ -207,7 +209,7 @@ class Control:
 
     def purge(self, connection: Any = None) -> int:
         """Delete every waiting task of the app's queues; how many there were. No way back."""
-        with _kombu_errors():
+        with kombu_errors():
             return int(self.app.engine.purge(list(self.app.amqp.queues.consume_from)))
 
     discard_all = purge
@@ -240,7 +242,7 @@ class Control:
         if not ids:
             return
         backend = self.app.backend
-        with _kombu_errors():
+        with kombu_errors():
             found = self.app.engine.cancel(
                 ids,
                 terminate=terminate,
@@ -431,7 +433,7 @@ class Control:
         ticket = uuid() if reply else None
         names = [destination] if isinstance(destination, str) else destination
         engine = self.app.engine
-        with _kombu_errors():
+        with kombu_errors():
             if command == "revoke_by_stamped_headers" and names is None and not pattern:
                 engine.keep_message(body.encode(), KEPT_S)
             if reply or (pattern and matcher):
@@ -479,14 +481,6 @@ class Control:
 
     def _ttl_s(self) -> float:
         return float(self.app.conf.get("control_queue_ttl") or 300.0)
-
-
-@contextmanager
-def _kombu_errors() -> Iterator[None]:
-    try:
-        yield
-    except DatabaseUnavailable as exc:
-        raise OperationalError(str(exc)) from exc
 
 
 def _as_list(value: Any) -> list[str]:

@@ -382,6 +382,11 @@ def mention_ignored(conf: Settings) -> None:
         )
 
 
+#: settings that Celery has not, by the field of `EngineConfig` that they set; seconds
+_OWN = {
+    "worker_priority_patience": "patience_s",
+    "worker_placement_grace": "placement_grace_s",
+}
 _ENGINE_FIELDS = {field.name for field in dataclasses.fields(EngineConfig)} - {"dsn"}
 
 
@@ -389,7 +394,7 @@ def engine_config(conf: Settings) -> EngineConfig:
     """Make the engine's configuration.
 
     Keys of `broker_transport_options` that are fields of `EngineConfig` (``schema``, ``lease_s``,
-    ``listen``, ...) set these.
+    ``listen``, ...) set these; so do ``worker_priority_patience`` and ``worker_placement_grace``.
 
     Raises:
         ImproperlyConfigured: The broker is not one that pgcelery can use, or a value does not fit.
@@ -399,6 +404,9 @@ def engine_config(conf: Settings) -> EngineConfig:
         "pool_size": int(conf.broker_pool_limit or DEFAULTS["broker_pool_limit"]),
         "pool_timeout_s": conf.broker_pool_acquire_timeout,
     }
+    for name, field in _OWN.items():
+        if (value := conf.get(name)) is not None:
+            options[field] = value
     transport = conf.broker_transport_options or {}
     options.update({key: value for key, value in transport.items() if key in _ENGINE_FIELDS})
     try:

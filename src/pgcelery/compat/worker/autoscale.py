@@ -113,7 +113,10 @@ class Autoscaler(threading.Thread):
         if room <= 0 or len(state.reserved_requests) < self.processes:
             return 0
         try:
-            return int(self.worker.app.engine.waiting(self.worker.node.queues, room))
+            node = self.worker.node
+            if node.draining:
+                return 0
+            return int(self.worker.app.engine.waiting(node.queues, room, only=node.served_ids))
         except EngineError as exc:
             logger.debug("Cannot count what waits: %s", exc)
             return 0

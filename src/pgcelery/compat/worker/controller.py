@@ -31,6 +31,7 @@ from pgcelery.compat.worker import state, statistics
 from pgcelery.compat.worker.autoscale import WorkerComponent, bounds
 from pgcelery.compat.worker.consumer import Consumer
 from pgcelery.compat.worker.pidbox import Pidbox
+from pgcelery.compat.worker.steering import read_labels
 from pgcelery.compat.worker.strategy import NodeHandler
 from pgcelery.compat.worker.taskevents import TaskEvents
 from pgcelery.engine import EngineConfig, EngineError, Worker
@@ -134,6 +135,7 @@ class WorkController:
         disable_rate_limits: bool | None = None,
         heartbeat_interval: float | None = None,
         autoscaler_cls: Any = None,
+        labels: Iterable[str] | None = None,
         **_kw: Any,
     ) -> None:
         """Read options, falling back to the app's settings."""
@@ -148,6 +150,7 @@ class WorkController:
         self.prefetch_multiplier = int(either("worker_prefetch_multiplier", prefetch_multiplier))
         self.disable_rate_limits = bool(either("worker_disable_rate_limits", disable_rate_limits))
         self.heartbeat_interval = heartbeat_interval
+        self.labels = read_labels(self.app.conf.get("worker_labels"), labels)
         self.autoscaler_cls = either("worker_autoscaler", autoscaler_cls)
         for name, limit in (("time_limit", time_limit), ("soft_time_limit", soft_time_limit)):
             setattr(self, name, either(f"task_{name}", limit))
@@ -320,6 +323,7 @@ class WorkController:
             self.pool,
             name=self.hostname,
             queues=self.queue_names(),
+            labels=self.labels,
             info={"pool": self.pool_cls.__module__.split(".")[-1], "size": self.pool.size},
             on_control=None if self.pidbox is None else self.pidbox.on_message,
             on_beat=self.consumer.on_beat,

@@ -11,7 +11,7 @@ from typing import Any
 from kombu.utils import json
 
 from pgcelery.compat.exceptions import WorkerShutdown
-from pgcelery.compat.worker import control, panel
+from pgcelery.compat.worker import control, panel, steering
 from pgcelery.engine import EngineError
 
 __all__ = ("Pidbox",)
@@ -23,7 +23,7 @@ loads: Any = json.loads
 logger = logging.getLogger("celery.worker.pidbox")
 
 #: importing the built-in commands is what registers them
-BUILTIN = tuple(control.Panel.data)
+BUILTIN = (*control.Panel.data, *steering.__all__)
 
 
 class Pidbox:

@@ -12,6 +12,6 @@ begin
     if f.freed is null then
         return '{}';
     end if;
-    return pgcelery.place_v2(f.freed, f.failed, '{}', '{}', '{}');
+    return pgcelery.place_v2(f.freed, f.failed, null, '{}');
 end
 $$;

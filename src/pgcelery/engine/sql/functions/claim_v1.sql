@@ -26,6 +26,12 @@ declare
     early_s double precision;
     soonest_s double precision;
 begin
+    if cardinality(late_ids) > 0 then
+        select coalesce(array_agg(u.id), '{}'), coalesce(array_agg(u.s), '{}') into late_ids, late_s
+        from unnest(late_ids, late_s) as u(id, s)
+        where u.id > 0 and (exists (select from pgcelery.ready r where r.queue_id = u.id)
+                            or exists (select from pgcelery.ready r where r.queue_id = -u.id));
+    end if;
     for place in 1..cardinality(queue_ids) + cardinality(late_ids) loop
         q := case when place <= cardinality(queue_ids) then queue_ids[place]
                   else late_ids[place - cardinality(queue_ids)] end;
@@ -41,6 +47,7 @@ begin
                   where r.queue_id = lane
                   order by r.priority, r.tag, r.seq limit 1) h
             join pgcelery.jobs j on j.id = h.job_id;
+            continue when not found;  -- taken a moment ago by who suits it better
             if early_s > 0 then
                 soonest_s := least(soonest_s, early_s);
                 continue;

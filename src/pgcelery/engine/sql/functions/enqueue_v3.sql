@@ -63,7 +63,7 @@ begin
                     when g.delay_s is not null then now() + make_interval(secs => g.delay_s)
                     else g.due_at end,
                case when g.parents > 0 then g.delay_s end,
-               g.expires_at, g.max_deliveries, g.ttl_s, g.parents, (g.flags & 899)::smallint,
+               g.expires_at, g.max_deliveries, g.ttl_s, g.parents, (g.flags & 1923)::smallint,
                case when g.flags & 2 = 2 then pgcelery.gates_v1(g.rule) end,
                g.workflow, case when g.parents > 0 then g.lives_s end
         from given g

@@ -103,6 +103,17 @@ begin
     from (select g.queue_id from again g union select u.id from unnest(come) as u(id)) a;
     get diagnostics returned = row_count;
 
+    -- What no worker that is alive may run is ended, by any, when it expires: none would find it.
+    with over as (
+        select r.ctid as at
+        from pgcelery.jobs j
+        join pgcelery.ready r on r.queue_id = j.queue_id and r.priority = j.priority and r.tag = 0
+                                 and r.seq = j.seq
+        where j.flags & 1792 > 0 and j.expires_at between now() - interval '2 minutes' and now()
+        for update of r skip locked
+    )
+    update pgcelery.ready r set queue_id = 0 from over o where r.ctid = o.at;
+
     -- A result that a job of the same workflow may yet need stays for another hour.
     with old as (
         select s.id, s.state,

@@ -1,11 +1,10 @@
 -- Give freed jobs their place: ready, scheduled when they have a delay or a later time, at their gates
 -- when they have any. Their delays and lives count from now. One that will not run, because a parent
--- did not complete, passes no gate. What should or must run on this worker goes to its own places of
--- the queues: `stuck_soft` and `stuck_hard` are those of `stuck_queues`. Returns the queues that got
+-- did not complete, passes no gate. What should or must run on the worker that freed it, whose label is
+-- `own`, goes to that one's own place, if it serves the queue (`served`). Returns the queues that got
 -- work.
 create function pgcelery.place_v2(
-    freed text[], failed boolean[],
-    stuck_queues integer[], stuck_soft integer[], stuck_hard integer[]
+    freed text[], failed boolean[], own text, served integer[]
 ) returns integer[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -19,18 +18,24 @@ declare
     comers text[];
     comer_flags smallint[];
 begin
-    if cardinality(stuck_queues) > 0 then
-        update pgcelery.jobs j
-        set queue_id = case when j.flags & 512 = 512 then u.hard else u.soft end
-        from unnest(stuck_queues, stuck_soft, stuck_hard) as u(queue_id, soft, hard)
-        where j.id = any (freed) and j.flags & 768 > 0 and u.queue_id = j.queue_id;
-    end if;
-
     update pgcelery.jobs j
     set due_at = case when j.delay_s is not null
-                      then now() + make_interval(secs => j.delay_s) else j.due_at end,
-        expires_at = coalesce(now() + make_interval(secs => j.lives_s), j.expires_at)
-    where j.id = any (freed) and (j.delay_s is not null or j.lives_s is not null);
+                      then now() + make_interval(secs => j.delay_s)
+                      -- The head start of those who suit it best begins now.
+                      when j.flags & 1792 > 0 then greatest(j.due_at, now())
+                      else j.due_at end,
+        expires_at = coalesce(now() + make_interval(secs => j.lives_s), j.expires_at),
+        queue_id = case
+            when j.flags & 768 = 0 then j.queue_id
+            else (select case when c.id = any (served) and not f.bad
+                              then pgcelery.own_place_v1(c.id, own, j.flags & 512 = 512) else c.id end
+                  from unnest(freed, failed) as f(id, bad),
+                       -- A replayed one is in the place of whoever freed it before.
+                       coalesce((select p.plain from pgcelery.places p where p.id = j.queue_id),
+                                j.queue_id) as c(id)
+                  where f.id = j.id) end
+    where j.id = any (freed)
+      and (j.delay_s is not null or j.lives_s is not null or j.flags & 1792 > 0);
 
     with free as (
         select j.queue_id, j.due_at, j.seq, j.id, j.priority,

@@ -10,7 +10,6 @@ create or replace function pgcelery.reschedule_v1(
 ) returns table (kind integer, job_id text, queue_id integer, name text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -58,11 +57,11 @@ begin
                     then coalesce(now() + make_interval(secs => o.delay_s), o.due_at, now()) end;
         update pgcelery.jobs j
         set payload = coalesce(o.payload, j.payload),
-            -- A place of the same queue is kept.
-            queue_id = case when o.queue_id is null
-                              or exists (select from pgcelery.places p
-                                         where p.id = j.queue_id and p.queue_id = o.queue_id)
-                            then j.queue_id else o.queue_id end,
+            queue_id = case when o.queue_id is null  -- or the one whose place it is in
+                            or exists (select from pgcelery.places p
+                                       where p.id = j.queue_id
+                                         and o.queue_id in (p.queue_id, p.plain))
+                       then j.queue_id else o.queue_id end,
             priority = coalesce(o.priority, j.priority),
             expires_at = coalesce(o.expires_at, j.expires_at),
             due_at = due,

@@ -16,7 +16,7 @@ as $$
 begin
     return query
     select * from pgcelery.step_v3(
-        me, want, queue_ids, '{}', '{}', '{}', '{}', '{}', 60, tokens, ids, states, results, ttls,
+        me, want, queue_ids, '{}', '{}', null, 60, tokens, ids, states, results, ttls,
         f_tokens, f_ids, f_queue_ids, f_priorities, f_names, f_payloads, f_due_ats, f_delays,
         f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags,
         array(select case when u.key is not null then jsonb_build_object('g', jsonb_build_array(

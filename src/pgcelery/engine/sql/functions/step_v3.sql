@@ -4,6 +4,9 @@
 -- runs is finished before others begin. Plans are pinned: with stale statistics the planner would
 -- hash-join the payloads or sort the backlog, and a claim would grow with its depth.
 --
+-- Freed children that should or must run here go by the place of this worker's own, so that they are
+-- there whenever they come back: `own` is its label.
+--
 -- Gates cost a step nothing while nobody uses them: what asks for them is one look into each of three
 -- small tables. Lines are locked once, before anything else is, in one order.
 --
@@ -15,7 +18,7 @@
 -- 16 expired, 2048 no slot was free for it, 4096 a newer one took its place.
 create function pgcelery.step_v3(
     me integer, want integer, queue_ids integer[], late_ids integer[], late_s double precision[],
-    stuck_queues integer[], stuck_soft integer[], stuck_hard integer[], patience_s double precision,
+    own text, patience_s double precision,
     tokens bigint[], ids text[], states smallint[], results bytea[], ttls double precision[],
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],
     f_payloads bytea[], f_due_ats timestamptz[], f_delays double precision[],
@@ -38,7 +41,9 @@ declare
     got integer;
     remaining integer := want;
     serves integer[] := queue_ids;  -- that are not paused
+    turns integer[];  -- those, and the late ones where what waits for a rate is late enough
     all_ids integer[] := queue_ids || late_ids;
+    territory integer[] := queue_ids || late_ids;  -- paused or not
     f record;
     n record;
     a record;
@@ -68,16 +73,22 @@ begin
             from unnest(late_ids) with ordinality as u(id, place) order by u.place);
         all_ids := serves || late_ids;
     end if;
+    turns := serves;
     if want > 0 then
         select min(d.due_at) into next_due
         from unnest(all_ids) as u(id),
              lateral (select s.due_at from pgcelery.scheduled s
                       where s.queue_id = u.id order by s.due_at limit 1) d;
         if exists (select from pgcelery.timers) then
-            select min(d.due_at) into next_turn
-            from unnest(serves) as u(id),
-                 lateral (select t.due_at from pgcelery.timers t
-                          where t.queue_id = u.id order by t.due_at limit 1) d;
+            select min(d.due_at), serves || array_agg(d.id) filter (where d.late and d.due_at <= now())
+            into next_turn, turns
+            from (select u.id, u.late, t.due_at + make_interval(secs => u.s) as due_at
+                  from (select i.id, 0 as s, false as late from unnest(serves) as i(id)
+                        union all
+                        select i.id, i.s, true from unnest(late_ids, late_s) as i(id, s)) u,
+                       lateral (select t.due_at from pgcelery.timers t
+                                where t.queue_id = u.id order by t.due_at limit 1) t) d;
+            turns := coalesce(turns, serves);
         end if;
     end if;
 
@@ -109,7 +120,7 @@ begin
         with due as (
             delete from pgcelery.timers t
             using (select i.queue_id, i.name, i.key from pgcelery.timers i
-                   where i.queue_id = any (serves) and i.due_at <= now()
+                   where i.queue_id = any (turns) and i.due_at <= now()
                    limit 200 for update skip locked) d
             where t.queue_id = d.queue_id and t.name = d.name and t.key = d.key
             returning t.name, t.key
@@ -159,7 +170,7 @@ begin
                     from unnest(n.freed, n.failed, n.fed_by) as c(id, failed, fed_by)
                     join pgcelery.jobs j on j.id = c.id
                     where j.queue_id = any (serves) and (j.flags & 2 = 0 or c.failed)
-                      and j.delay_s is null
+                      and (j.flags & 768 = 0 or c.failed) and j.delay_s is null
                       and j.lives_s is null and (j.due_at is null or j.due_at <= now())
                     order by j.priority, j.seq
                     limit remaining
@@ -189,8 +200,7 @@ begin
                 others_failed := n.failed;
             end if;
             if others is not null then
-                woken := woken || pgcelery.place_v2(others, others_failed, stuck_queues, stuck_soft,
-                                                    stuck_hard);
+                woken := woken || pgcelery.place_v2(others, others_failed, own, territory);
             end if;
         end if;
     end if;
@@ -229,7 +239,7 @@ begin
     end if;
 
     if cardinality(names) > 0 then
-        select * into a from pgcelery.admit_v2(names, keys, remaining, serves);
+        select * into a from pgcelery.admit_v2(names, keys, remaining, turns);
         woken := woken || a.woken;
         if cardinality(a.handed) > 0 then
             return query
@@ -264,10 +274,11 @@ begin
                                 null::integer, null::integer, null::integer, null::text;
         end if;
         if want > 0 and exists (select from pgcelery.timers) then
-            select min(d.due_at) into next_turn
-            from unnest(serves) as u(id),
+            select min(t.due_at + make_interval(secs => u.s)) into next_turn
+            from (select i.id, 0 as s from unnest(serves) as i(id)
+                  union all select i.id, i.s from unnest(late_ids, late_s) as i(id, s)) u,
                  lateral (select t.due_at from pgcelery.timers t
-                          where t.queue_id = u.id order by t.due_at limit 1) d;
+                          where t.queue_id = u.id order by t.due_at limit 1) t;
         end if;
     end if;
     if exists (select from pgcelery.ready r where r.queue_id = 0) then
@@ -298,7 +309,7 @@ begin
     if remaining > 0 and exists (select from pgcelery.comers) then
         next_due := now();
     end if;
-    if remaining > 0 and next_due is not null then
+    if (remaining > 0 or cardinality(late_ids) > 0) and next_due is not null then
         return query
         select 4, null::text, greatest(0, ceil(extract(epoch from next_due - now()) * 1000))::bigint,
                null::integer, null::text, null::bytea, null::integer, null::integer,

@@ -118,8 +118,13 @@ create table pgcelery.places (
     id integer primary key default nextval('pgcelery.queues_id_seq'),
     queue_id integer not null,
     wants text collate "C" not null,
+    own text collate "C",                     -- of the worker that sticky jobs ended on; null for most
+    plain integer,                            -- where those would be if they were not sticky
     unique (queue_id, wants)
 );
+
+-- Jobs that not every worker may run, and that end when none has come in time.
+create index jobs_placed on pgcelery.jobs (expires_at) where flags & 1792 > 0 and expires_at is not null;
 
 create table pgcelery.paused (
     queue_id integer primary key,
@@ -186,6 +191,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/gates_of_v1.sql
 -- install functions/enqueue_v3.sql
 -- install functions/enqueue_v2.sql
+-- install functions/own_place_v1.sql
 -- install functions/place_v2.sql
 -- install functions/advance_v1.sql
 -- install functions/finish_v3.sql
