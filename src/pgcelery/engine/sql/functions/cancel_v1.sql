@@ -40,10 +40,17 @@ begin
         select * into job from pgcelery.jobs j where j.id = c.id;
         ended := false;
         if found then
-            delete from pgcelery.ready r
-            where r.queue_id = job.queue_id and r.priority = job.priority and r.tag = 0
-              and r.seq = job.seq;
-            ended := found;
+            if job.due_at is not null then  -- first, as what is due moves from there
+                delete from pgcelery.scheduled s
+                where s.queue_id = job.queue_id and s.due_at = job.due_at and s.seq = job.seq;
+                ended := found;
+            end if;
+            if not ended then
+                delete from pgcelery.ready r
+                where r.queue_id = job.queue_id and r.priority = job.priority and r.tag = 0
+                  and r.seq = job.seq;
+                ended := found;
+            end if;
             if not ended and job.gates is not null then
                 delete from pgcelery.ready r
                 where r.queue_id in (-job.queue_id, 0) and r.priority = job.priority
@@ -60,11 +67,6 @@ begin
                 using unnest(job.gates) g
                 where w.name = g.name and w.key = g.key and w.priority = job.priority
                   and w.seq = job.seq;
-                ended := found;
-            end if;
-            if not ended and job.due_at is not null then
-                delete from pgcelery.scheduled s
-                where s.queue_id = job.queue_id and s.due_at = job.due_at and s.seq = job.seq;
                 ended := found;
             end if;
             if not ended and job.parents > 0 then

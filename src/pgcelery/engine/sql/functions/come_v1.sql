@@ -19,7 +19,8 @@ begin
     ), put as (
         insert into pgcelery.gated (name, key, priority, seq, job_id, queue_id, deliveries, flags)
         select (w.gates[1]).name, (w.gates[1]).key, w.priority, w.seq, w.id, w.queue_id, w.deliveries,
-               w.flags
+               w.flags | case when cardinality(w.gates) > 1 or (w.gates[1]).rate is not null
+                              then 8192 else 0 end
         from waits w
     ), lines as (
         select g.name, g.key, w.queue_id, cardinality(w.gates) > 1 as several, w.seq,

@@ -17,14 +17,13 @@ begin
     loop
         insert into pgcelery.lines (name, key, own, slots, weight, strategy, rate, period_s, burst,
                                     fixed)
-        select f.name, f.key, f.own, (f.now).slots, (f.now).weight, (f.now).strategy, (f.now).rate,
-               (f.now).period_s, (f.now).burst, (f.now).fixed
-        from (select distinct on (g.name collate "C", g.key collate "C") g.name, g.key, g as own,
-                     pgcelery.in_force_v1(g) as now
+        select f.name, f.key, f.own, n.slots, n.weight, n.strategy, n.rate, n.period_s, n.burst, n.fixed
+        from (select distinct on (g.name collate "C", g.key collate "C") g.name, g.key, g as own
               from unnest(gates) g
               where g.strategy is not null
                 and not exists (select from pgcelery.lines l where l.name = g.name and l.key = g.key)
               order by g.name collate "C", g.key collate "C") f
+        cross join lateral pgcelery.in_force_v1(f.own) n
         order by f.name collate "C", f.key collate "C"
         on conflict (name, key) do nothing;
 

@@ -23,15 +23,16 @@ begin
     for update;
     with changed as (
         update pgcelery.lines l
-        set slots = (n.now).slots, weight = (n.now).weight, rate = (n.now).rate,
-            period_s = (n.now).period_s, burst = (n.now).burst
-        from (select i.name, i.key, pgcelery.in_force_v1(i.own) as now
+        set slots = n.slots, weight = n.weight, rate = n.rate, period_s = n.period_s, burst = n.burst
+        from (select f.*
               from pgcelery.lines i
+              cross join lateral pgcelery.in_force_v1(i.own) f
               where i.name = of_name and (of_key is null or i.key = of_key)) n
         where l.name = n.name and l.key = n.key
         returning l.name, l.key
     )
     select array_agg(c.name), array_agg(c.key) into names, keys from changed c;
+    -- Who has one of these has its line, and has seen the limit.
     update pgcelery.timers t set due_at = clock_timestamp()
     where t.name = of_name and (of_key is null or t.key = of_key) and t.due_at > clock_timestamp();
     return pgcelery.reopen_v1(names, keys)

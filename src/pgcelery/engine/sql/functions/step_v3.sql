@@ -37,6 +37,7 @@ declare
     got integer;
     remaining integer := want;
     serves integer[] := queue_ids;  -- that are not paused
+    turns integer[] := queue_ids;   -- where it may start what a rate lets through
     all_ids integer[] := queue_ids || late_ids;
     f record;
     n record;
@@ -45,11 +46,11 @@ declare
     next_turn timestamptz;
     came pgcelery.comers[];
     doors pgcelery.gate[];
-    names text[] := '{}';
-    keys text[] := '{}';
+    names text[];
+    keys text[];
     others text[];
     others_failed boolean[];
-    woken integer[] := '{}';
+    woken integer[];
     refused text[];
     reasons text[];
     told text[];
@@ -63,9 +64,10 @@ begin
         late_ids := array(
             select case when u.id in (select x.id from pgcelery.queue_names x
                                       join pgcelery.paused p on p.queue_id = x.base_id)
-                        then 0 else u.id end
+                        then null else u.id end
             from unnest(late_ids) with ordinality as u(id, place) order by u.place);
         all_ids := serves || late_ids;
+        turns := serves;
     end if;
     if want > 0 then
         select min(d.due_at) into next_due
@@ -73,9 +75,13 @@ begin
              lateral (select s.due_at from pgcelery.scheduled s
                       where s.queue_id = u.id order by s.due_at limit 1) d;
         if exists (select from pgcelery.timers) then
-            select min(d.due_at) into next_turn
-            from unnest(serves) as u(id),
-                 lateral (select t.due_at from pgcelery.timers t
+            select min(d.due_at), serves || array_agg(u.id) filter (where u.after_s > 0 and d.due_at <= now())
+            into next_turn, turns
+            from unnest(serves || late_ids,
+                        array_fill(0::double precision, array[cardinality(serves)]) || late_s)
+                     as u(id, after_s),
+                 lateral (select t.due_at + make_interval(secs => u.after_s) as due_at
+                          from pgcelery.timers t
                           where t.queue_id = u.id order by t.due_at limit 1) d;
         end if;
     end if;
@@ -104,26 +110,27 @@ begin
         into names, keys, doors
         from unnest(came) c;
     end if;
-    if next_turn <= now() then
-        with due as (
-            delete from pgcelery.timers t
-            using (select i.queue_id, i.name, i.key from pgcelery.timers i
-                   where i.queue_id = any (serves) and i.due_at <= now()
-                   limit 200 for update skip locked) d
-            where t.queue_id = d.queue_id and t.name = d.name and t.key = d.key
-            returning t.name, t.key
-        )
-        select names || array_agg(d.name), keys || array_agg(d.key),
-               doors || array_agg(row(d.name, d.key, null, null, null, null, null, null, null,
-                                      null)::pgcelery.gate)
-        into names, keys, doors
-        from due d;
-    end if;
     if doors is not null then
         perform pgcelery.lock_lines_v1(doors);
     end if;
     if came is not null then
         perform pgcelery.settle_v1(came);
+    end if;
+    if next_turn <= now() then
+        -- Whoever has one of these looks at it too; nobody waits out of order.
+        with due as materialized (
+            select distinct t.name, t.key
+            from unnest(turns) as u(id)
+            cross join lateral (select i.name, i.key from pgcelery.timers i
+                                where i.queue_id = u.id and i.due_at <= now()
+                                order by i.due_at limit 200) t
+        ), mine as (
+            select l.name, l.key
+            from due d
+            join pgcelery.lines l on l.name = d.name and l.key = d.key
+            for update of l skip locked
+        )
+        select names || array_agg(m.name), keys || array_agg(m.key) into names, keys from mine m;
     end if;
 
     if want > 0 and not exists (select from pgcelery.workers w where w.id = me) then
@@ -139,16 +146,13 @@ begin
             f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls,
             f_parents, f_flags, f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children,
             d_tokens, d_ids);
-        woken := coalesce(f.woken, '{}');
+        woken := f.woken;
+        names := names || f.names;
+        keys := keys || f.keys;
         refused := f.late_ids;
         reasons := f.late_reasons;
         told := f.told_ids;
         channels := f.told_channels;
-        if f.gated is not null then
-            select * into n from pgcelery.release_v2(f.gated);
-            names := names || n.names;
-            keys := keys || n.keys;
-        end if;
         if f.parents is not null then
             select * into n from pgcelery.free_v1(f.parents, f.completed);
             if n.freed is not null and remaining > 0 then
@@ -231,20 +235,20 @@ begin
     end if;
 
     if cardinality(names) > 0 then
-        select * into a from pgcelery.admit_v2(names, keys, remaining, serves);
+        select * into a from pgcelery.admit_v2(names, keys, remaining, turns);
         woken := woken || a.woken;
         if cardinality(a.handed) > 0 then
             return query
             with handed as (
                 select j.id, j.queue_id, j.name, j.payload, j.priority, j.expires_at,
-                       (j.flags & 3)::smallint as flags, u.deliveries, u.place
-                from unnest(a.handed, a.handed_deliveries) with ordinality as u(id, deliveries, place)
+                       (j.flags & 3)::smallint as flags, u.deliveries, u.at, u.place
+                from unnest(a.handed, a.handed_deliveries, a.handed_at)
+                    with ordinality as u(id, deliveries, at, place)
                 join pgcelery.jobs j on j.id = u.id
             ), claimed as (
                 insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags,
                                                    started_at)
-                select nextval('pgcelery.tokens'), m.id, me, m.queue_id, m.deliveries, m.flags,
-                       clock_timestamp()
+                select nextval('pgcelery.tokens'), m.id, me, m.queue_id, m.deliveries, m.flags, m.at
                 from handed m
                 order by m.place
                 returning c.token, c.job_id
@@ -267,16 +271,27 @@ begin
         end if;
         if want > 0 and exists (select from pgcelery.timers) then
             select min(d.due_at) into next_turn
-            from unnest(serves) as u(id),
-                 lateral (select t.due_at from pgcelery.timers t
+            from unnest(serves || late_ids,
+                        array_fill(0::double precision, array[cardinality(serves)]) || late_s)
+                     as u(id, after_s),
+                 lateral (select t.due_at + make_interval(secs => u.after_s) as due_at
+                          from pgcelery.timers t
                           where t.queue_id = u.id order by t.due_at limit 1) d;
+        else
+            next_turn := null;
         end if;
     end if;
     if exists (select from pgcelery.ready r where r.queue_id = 0) then
         return query select * from pgcelery.take_v1(me, 0, 0, 0::smallint, 100);
     end if;
 
-    if refused is not null or told is not null or cardinality(woken) > 0 then
+    if remaining > 0 then
+        return query
+        select * from pgcelery.claim_v1(me, remaining, serves, late_ids, late_s, patience_s);
+        get diagnostics got = row_count;
+        remaining := remaining - got;
+    end if;
+    if refused is not null or told is not null or woken is not null then
         return query
         select 2, u.id, null::bigint, null::integer, u.reason, null::bytea, null::integer,
                null::integer, null::integer, null::text
@@ -285,16 +300,11 @@ begin
         select 5, u.id, null, null, u.channel, null, null, null, null, null
         from unnest(told, channels) as u(id, channel)
         union all
+        -- Who still has room has taken all there is of its own queues.
         select distinct 8, null, null::bigint, u.id, null, null::bytea, null::integer,
                null::integer, null::integer, null
-        from unnest(woken) as u(id);
-    end if;
-
-    if remaining > 0 then
-        return query
-        select * from pgcelery.claim_v1(me, remaining, serves, late_ids, late_s, patience_s);
-        get diagnostics got = row_count;
-        remaining := remaining - got;
+        from unnest(woken) as u(id)
+        where remaining <= 0 or u.id <> all (serves);
     end if;
     next_due := least(next_due, next_turn);
     if remaining > 0 and exists (select from pgcelery.comers) then

@@ -36,7 +36,9 @@ create table pgcelery.lines (
     fixed boolean not null,
     several boolean not null default false,   -- jobs of it may have other gates too
     in_use integer not null default 0,
-    tag bigint not null default 0,            -- virtual time at which its next job starts
+    tag bigint not null default 0,            -- virtual time at which its next job starts,
+    lane integer not null default 0,          -- by the clock of this queue's fair lane,
+    level smallint not null default 0,        -- at this priority
     tat timestamptz,                          -- theoretical arrival time (GCRA), or when the window began
     used integer not null default 0,          -- units taken in a fixed window
     primary key (name, key)
@@ -51,7 +53,7 @@ create table pgcelery.gated (
     job_id text collate "C" not null,
     queue_id integer not null,
     deliveries smallint not null,
-    flags smallint not null,
+    flags smallint not null,                  -- of the job, and 8192: this is not all that it must pass
     primary key (name, key, priority, seq)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
@@ -174,6 +176,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/lock_lines_v1.sql
 -- install functions/lane_tag_v1.sql
 -- install functions/strike_v1.sql
+-- install functions/opens_v1.sql
 -- install functions/pass_v1.sql
 -- install functions/admit_v2.sql
 -- install functions/come_v1.sql
@@ -197,6 +200,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/reschedule_v1.sql
 -- install functions/reclaim_v1.sql
 -- install functions/beat_v2.sql
+-- install functions/at_large_v1.sql
 -- install functions/cancel_v1.sql
 -- install functions/maintain_v1.sql
 -- install functions/purge_v1.sql
