@@ -381,16 +381,18 @@ class GatesMachine(RuleBasedStateMachine):
     @rule()
     def nobody_waits_for_nothing(self) -> None:
         """When all who have room have asked, whoever still waits waits at a gate that is shut."""
-        for _ in range(200):
+        quiet = 0
+        for _ in range(300):
             answers = []
-            for number, node in enumerate(self.nodes):
+            for node in self.nodes:
                 struck = [run for run in node.runs.values() if run.struck]
                 answer = node.finish(*struck, want=ROOM - len(node.runs) + len(struck))
                 self.live.difference_update(run.job_id for run in struck)
                 self._note_starts(answer.claims)
-                answers.append((number, answer))
+                answers.append(answer)
             left = self.look.execute("select count(*) from pgcelery.comers").fetchone()
-            if left == (0,) and not any(answer.claims for _, answer in answers):
+            quiet = quiet + 1 if left == (0,) and not any(one.claims for one in answers) else 0
+            if quiet == 2:
                 break
         else:
             raise AssertionError("it does not come to rest")

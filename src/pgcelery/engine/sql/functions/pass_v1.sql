@@ -59,7 +59,7 @@ begin
                 exit;
             end if;
             if g.rate is null then
-                if fair is null then
+                if fair.name is null then
                     fair := g;
                 end if;
                 if other.in_use >= other.slots then
@@ -69,7 +69,7 @@ begin
                 end if;
                 continue;
             end if;
-            if rated is null then
+            if rated.name is null then
                 rated := g;
             end if;
             opens := pgcelery.opens_v1(other, g.units, at);
@@ -90,20 +90,20 @@ begin
             end if;
             exit;
         end if;
-        if shut is null and rated is not null
+        if shut.name is null and rated.name is not null
            and (left_room <= 0 or queue_ids is null or c.queue_id <> all (queue_ids)) then
             shut := rated;
             opens := at;
         end if;
 
-        if shut is not null and shut.name = of_name and shut.key = of_key then
+        if shut.name is not null and shut.name = of_name and shut.key = of_key then
             due := opens;
             exit;
         end if;
         delete from pgcelery.gated w
         where w.name = of_name and w.key = of_key and w.priority = c.priority and w.seq = c.seq;
         continue when not found or gates is null;  -- purged meanwhile
-        if shut is not null then
+        if shut.name is not null then
             insert into pgcelery.gated (name, key, priority, seq, job_id, queue_id, deliveries, flags)
             values (shut.name, shut.key, c.priority, c.seq, c.job_id, c.queue_id, c.deliveries, c.flags);
             update pgcelery.lines l set several = true
@@ -134,7 +134,7 @@ begin
                        else l.tat end
         from unnest(gates) x
         where l.name = x.name and l.key = x.key;
-        if fair is not null then
+        if fair.name is not null then
             select * into other from pgcelery.lines l where l.name = fair.name and l.key = fair.key;
             clock := pgcelery.lane_tag_v1(c.queue_id, c.priority);
             start := clock + greatest(0, case
@@ -145,7 +145,7 @@ begin
             set tag = start + (1048576 / l.weight)::bigint, lane = c.queue_id, level = c.priority
             where l.name = fair.name and l.key = fair.key;
         end if;
-        if rated is not null then
+        if rated.name is not null then
             handed := handed || c.job_id;
             deliveries := deliveries || (c.deliveries + 1)::smallint;
             left_room := left_room - 1;
@@ -153,7 +153,7 @@ begin
             insert into pgcelery.ready (queue_id, priority, tag, seq, job_id, deliveries, flags)
             values (-c.queue_id, c.priority, start, c.seq, c.job_id, c.deliveries, c.flags & ~8192);
         end if;
-        if fair is not null then
+        if fair.name is not null then
             woken := woken || c.queue_id;
             peaks := peaks || start;
         end if;
