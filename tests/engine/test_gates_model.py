@@ -11,6 +11,7 @@ GATES_EXAMPLES says how many sequences of rules are tried.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 from collections import Counter
@@ -96,6 +97,7 @@ class GatesMachine(RuleBasedStateMachine):
         self.jobs: dict[str, NewJob] = {}
         self.live: set[str] = set()  # sent, and not at its end
         self.in_use: Counter[str] = Counter()
+        self.slots: dict[str, set[float]] = {}  # those in force since the last look
         self.set: dict[str, int] = {}  # limits set at run time
         self.starts: dict[str, list[tuple[datetime, int]]] = {"rate": [], "fixed": []}
         self.numbers = itertools.count()
@@ -130,6 +132,7 @@ class GatesMachine(RuleBasedStateMachine):
             want, [Outcome(run.job_id, run.token, State.COMPLETED) for run in ended], conn
         )
         assert len([c for c in answer.claims if c.flags & (2048 | 4096) == 0]) <= want
+        self._note_slots(conn)
 
         def apply() -> None:
             assert answer.late == []
@@ -147,6 +150,10 @@ class GatesMachine(RuleBasedStateMachine):
             for gate in self.jobs[job_id].gates:
                 if gate.rate is not None:
                     self.starts[gate.name].append((started_at, gate.units))
+
+    def _note_slots(self, conn: psycopg.Connection[Any]) -> None:
+        for name, slots in conn.execute("select name, slots from pgcelery.lines").fetchall():
+            self.slots.setdefault(name, set()).add(math.inf if slots is None else slots)
 
     def _cancel(self, conn: psycopg.Connection[Any], ids: list[str]) -> Apply:
         rows = conn.execute(
@@ -353,10 +360,13 @@ class GatesMachine(RuleBasedStateMachine):
         lines = self.look.execute("select name, in_use, slots, rate from pgcelery.lines").fetchall()
         counted = Counter({name: in_use for name, in_use, _, _ in lines})
         assert +counted == +held
-        for name, in_use, slots, rate in lines:
-            if in_use > self.in_use[name] and slots is not None and rate is None:
-                assert in_use <= slots, f"{name} holds {in_use} of {slots}"
+        self._note_slots(self.look)
+        for name, in_use, _, _ in lines:
+            if in_use > self.in_use[name]:
+                assert in_use <= max(self.slots[name]), f"{name}: {in_use} of {self.slots[name]}"
         self.in_use = counted
+        self.slots = {}
+        self._note_slots(self.look)
 
     @invariant()
     def rates_are_kept(self) -> None:
@@ -389,6 +399,7 @@ class GatesMachine(RuleBasedStateMachine):
                 answer = node.finish(*struck, want=ROOM - len(node.runs) + len(struck))
                 self.live.difference_update(run.job_id for run in struck)
                 self._note_starts(answer.claims)
+                self.lines_count_who_holds_them()
                 answers.append(answer)
             left = self.look.execute("select count(*) from pgcelery.comers").fetchone()
             quiet = quiet + 1 if left == (0,) and not any(one.claims for one in answers) else 0
