@@ -281,12 +281,17 @@ class GatesMachine(RuleBasedStateMachine):
             applied: list[Apply] = []
             done, go_on = threading.Event(), threading.Event()
 
+            errors: list[Exception] = []
+
             def other() -> None:
-                with self.two.transaction():
-                    applied.append(self._do(self.two, ops[1]))
-                    if not first:
-                        done.set()
-                    go_on.wait(10)
+                try:
+                    with self.two.transaction():
+                        applied.append(self._do(self.two, ops[1]))
+                        if not first:
+                            done.set()
+                        go_on.wait(10)
+                except Exception as exc:
+                    errors.append(exc)
                 done.set()
 
             thread = threading.Thread(target=other)
@@ -296,7 +301,8 @@ class GatesMachine(RuleBasedStateMachine):
             self._until_blocked_or(done)
         go_on.set()
         thread.join(10)
-        assert applied, ops
+        if errors:
+            raise errors[0]
         before()
         applied[0]()
 

@@ -12,10 +12,20 @@ declare
     names text[];
     keys text[];
 begin
-    delete from pgcelery.limits l where l.name = of_name and l.key is not distinct from of_key;
-    if coalesce(new_slots, new_weight, new_rate, new_burst) is not null then
+    if coalesce(new_slots, new_weight, new_rate, new_burst) is null then
+        delete from pgcelery.limits l where l.name = of_name and l.key is not distinct from of_key;
+    elsif of_key is null then
         insert into pgcelery.limits (name, key, slots, weight, rate, period_s, burst)
-        values (of_name, of_key, new_slots, new_weight, new_rate, new_period_s, new_burst);
+        values (of_name, of_key, new_slots, new_weight, new_rate, new_period_s, new_burst)
+        on conflict (name) where key is null do update
+        set slots = excluded.slots, weight = excluded.weight, rate = excluded.rate,
+            period_s = excluded.period_s, burst = excluded.burst, set_at = now();
+    else
+        insert into pgcelery.limits (name, key, slots, weight, rate, period_s, burst)
+        values (of_name, of_key, new_slots, new_weight, new_rate, new_period_s, new_burst)
+        on conflict (name, key) where key is not null do update
+        set slots = excluded.slots, weight = excluded.weight, rate = excluded.rate,
+            period_s = excluded.period_s, burst = excluded.burst, set_at = now();
     end if;
     perform from pgcelery.lines l
     where l.name = of_name and (of_key is null or l.key = of_key)
@@ -23,7 +33,12 @@ begin
     for update;
     with changed as (
         update pgcelery.lines l
-        set slots = n.slots, weight = n.weight, rate = n.rate, period_s = n.period_s, burst = n.burst
+        set slots = n.slots, weight = n.weight, rate = n.rate, period_s = n.period_s, burst = n.burst,
+            -- What is owed is units, not time.
+            tat = case when l.tat > clock_timestamp() and not n.fixed and not l.fixed and l.rate > 0 and n.rate > 0
+                       then clock_timestamp() + (l.tat - clock_timestamp())
+                            * ((n.period_s / n.rate) / (l.period_s / l.rate))
+                       else l.tat end
         from (select f.*
               from pgcelery.lines i
               cross join lateral pgcelery.in_force_v1(i.own) f

@@ -11,7 +11,12 @@ as $$
 begin
     update pgcelery.lines l
     set own = n.own, slots = n.slots, weight = n.weight, strategy = n.strategy, rate = n.rate,
-        period_s = n.period_s, burst = n.burst, fixed = n.fixed, several = l.several or n.several
+        period_s = n.period_s, burst = n.burst, fixed = n.fixed, several = l.several or n.several,
+        -- What is owed is units, not time.
+        tat = case when l.tat > clock_timestamp() and not n.fixed and not l.fixed and l.rate > 0 and n.rate > 0
+                   then clock_timestamp() + (l.tat - clock_timestamp())
+                        * ((n.period_s / n.rate) / (l.period_s / l.rate))
+                   else l.tat end
     from (select d.name, d.key, d.own, d.several, f.slots, f.weight, f.strategy, f.rate, f.period_s,
                  f.burst, f.fixed
           from (select c.name, c.key, (array_agg(c.own order by c.id desc))[1] as own,
