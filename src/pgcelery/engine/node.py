@@ -357,7 +357,7 @@ class Node:
             self._poll_at = now + self._poll_s
             self._poll_s = min(self._poll_s * 2, slowest)
             soon = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
-            self._due_at = now + soon[0] / 1000 if soon else None
+            self._due_at = now + min(soon) / 1000 if soon else None
         elif self._asked:
             self.hungry = True
         self._spread(decoded, satisfied=len(claims) < self._asked, now=now)

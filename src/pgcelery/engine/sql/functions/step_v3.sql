@@ -4,8 +4,8 @@
 -- runs is finished before others begin. Plans are pinned: with stale statistics the planner would
 -- hash-join the payloads or sort the backlog, and a claim would grow with its depth.
 --
--- Gates cost a step nothing while nobody uses them: what asks for them is one look into each of three
--- small tables. Lines are locked once, before anything else is, in one order.
+-- Gates cost a step nothing while nobody uses them: what asks for them is one look into small tables.
+-- The plain claim, from one lane of a queue, is here and not in claim_v1 for the same reason. Lines are locked once, before anything else is, in one order.
 --
 -- Rows returned: kind 0 a claim (fed_by: the one parent, that ended here), 2 late (name = reason),
 -- 4 when fewer were found than wanted and something is scheduled (token = ms until then), 5 a waiter
@@ -34,7 +34,18 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    q integer;
     got integer;
+    first smallint;                 -- priority of what is first,
+    last smallint;                  -- and of what is last
+    fair boolean;
+    lane integer;
+    is_paused boolean;
+    lined boolean;
+    coming boolean;
+    timed boolean;
+    struck boolean;
+    charity integer := case when want >= 8 then want / 8 when random() < 0.125 then 1 else 0 end;
     remaining integer := want;
     serves integer[] := queue_ids;  -- that are not paused
     turns integer[] := queue_ids;   -- where it may start what a rate lets through
@@ -56,7 +67,11 @@ declare
     told text[];
     channels text[];
 begin
-    if exists (select from pgcelery.paused) then
+    select exists (select from pgcelery.paused), exists (select from pgcelery.lines),
+           exists (select from pgcelery.comers), exists (select from pgcelery.timers),
+           exists (select from pgcelery.ready r where r.queue_id = 0)
+    into is_paused, lined, coming, timed, struck;
+    if is_paused then
         select coalesce(array_agg(u.id order by u.place), '{}') into serves
         from unnest(queue_ids) with ordinality as u(id, place)
         where u.id not in (select x.id from pgcelery.queue_names x
@@ -74,7 +89,7 @@ begin
         from unnest(all_ids) as u(id),
              lateral (select s.due_at from pgcelery.scheduled s
                       where s.queue_id = u.id order by s.due_at limit 1) d;
-        if exists (select from pgcelery.timers) then
+        if timed then
             select min(d.due_at), serves || array_agg(u.id) filter (where u.after_s > 0 and d.due_at <= now())
             into next_turn, turns
             from unnest(serves || late_ids,
@@ -87,7 +102,7 @@ begin
     end if;
 
     -- All lines that this step will touch are locked first.
-    if cardinality(tokens) > 0 and exists (select from pgcelery.lines) then
+    if lined and cardinality(tokens) > 0 then
         select array_agg(g) into doors
         from unnest(tokens) as t(token)
         join pgcelery.running r on r.token = t.token
@@ -95,7 +110,7 @@ begin
         cross join lateral unnest(j.gates) g
         where r.flags & 2 = 2 and g.rate is null;
     end if;
-    if exists (select from pgcelery.comers) then
+    if coming then
         with taken as (
             delete from pgcelery.comers c
             using (select i.id from pgcelery.comers i order by i.id limit 500
@@ -280,16 +295,72 @@ begin
         else
             next_turn := null;
         end if;
+        struck := exists (select from pgcelery.ready r where r.queue_id = 0);
+        lined := true;
     end if;
-    if exists (select from pgcelery.ready r where r.queue_id = 0) then
+    if struck then
         return query select * from pgcelery.take_v1(me, 0, 0, 0::smallint, 100);
     end if;
 
-    if remaining > 0 then
-        return query
-        select * from pgcelery.claim_v1(me, remaining, serves, late_ids, late_s, patience_s);
+    foreach q in array serves loop
+        exit when remaining <= 0;
+        fair := false;
+        select i.priority into first from pgcelery.ready i
+        where i.queue_id = q order by i.priority limit 1;
+        lane := case when found then q end;
+        if lined then
+            select i.priority into last from pgcelery.ready i
+            where i.queue_id = -q order by i.priority limit 1;
+            fair := found;
+            if lane is null and fair then
+                lane := -q;
+                first := last;
+                fair := false;
+            end if;
+        end if;
+        continue when lane is null;
+        if charity > 0 and not fair then
+            select i.priority into last from pgcelery.ready i
+            where i.queue_id = lane order by i.priority desc limit 1;
+        end if;
+        if fair or (charity > 0 and last > first) then
+            return query
+            select * from pgcelery.claim_v1(me, remaining, charity, array[q], null, null, patience_s);
+        else
+            return query
+            with picked as (
+                select r.ctid as at
+                from pgcelery.ready r
+                where r.queue_id = lane
+                order by r.priority, r.tag, r.seq
+                limit remaining
+                for update skip locked
+            ), gone as (
+                delete from pgcelery.ready r
+                using picked p
+                where r.ctid = p.at
+                returning r.job_id, r.deliveries, r.flags
+            ), claimed as (
+                insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags)
+                select nextval('pgcelery.tokens'), g.job_id, me, q, g.deliveries + 1, g.flags
+                from gone g
+                returning c.token, c.job_id, c.delivery, c.flags
+            )
+            select 0, j.id, c.token, q, j.name, j.payload, j.priority::integer, c.delivery::integer,
+                   c.flags
+                   | case when exists (select from pgcelery.cancels x where x.job_id = c.job_id)
+                          then 8 else 0 end
+                   | case when j.expires_at <= now() then 16 else 0 end,
+                   null::text
+            from claimed c
+            join pgcelery.jobs j on j.id = c.job_id;
+        end if;
         get diagnostics got = row_count;
         remaining := remaining - got;
+    end loop;
+    if remaining > 0 and cardinality(late_ids) > 0 then
+        return query
+        select * from pgcelery.claim_v1(me, remaining, charity, '{}', late_ids, late_s, patience_s);
     end if;
     if refused is not null or told is not null or woken is not null then
         return query
@@ -307,7 +378,8 @@ begin
         where remaining <= 0 or u.id <> all (serves);
     end if;
     next_due := least(next_due, next_turn);
-    if remaining > 0 and exists (select from pgcelery.comers) then
+    if remaining > 0 and (coming or names is not null or woken is not null)
+       and exists (select from pgcelery.comers) then
         next_due := now();
     end if;
     if remaining > 0 and next_due is not null then
