@@ -1,5 +1,6 @@
 """`python bench/stepper.py DSN JOBS BATCH`: drain plain jobs by the steps of whichever release is on
-the path; prints microseconds a job of enqueue and of step, one line of JSON.
+the path; prints microseconds a job of enqueue and of step,
+and of processor time of the latter's backend, in one line of JSON.
 
 Not part of the package, so that it can be run against an older checkout: it asks for no more than
 what both have.
@@ -13,6 +14,7 @@ import sys
 import time
 from typing import Any
 
+import psutil
 import psycopg
 
 from pgcelery.engine import Client, EngineConfig, NewJob, Outcome, State, arrays, outbox
@@ -47,8 +49,9 @@ def main(dsn: str, count: int, batch: int) -> None:
     conn.execute("vacuum analyze")
     conn.execute("checkpoint")
     statement = load("nodes/step", "pgcelery")
+    backend = psutil.Process(conn.info.backend_pid)
     done, held = 0, []
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), sum(backend.cpu_times()[:2])
     while done < count:
         ended = outbox.ended_params(held, lambda key: queue)
         rows = cursor.execute(statement, [me, batch, *params, *extra, *ended]).fetchall()
@@ -57,8 +60,9 @@ def main(dsn: str, count: int, batch: int) -> None:
             (Outcome(row[1], row[2], State.COMPLETED) for row in rows if row[0] == 0),
             key=lambda one: one.token,
         )
-    took = time.perf_counter() - begin
-    print(json.dumps({"enqueue": 1e6 * enqueued / count, "step": 1e6 * took / count}))
+    took, cpu = time.perf_counter() - begin, sum(backend.cpu_times()[:2]) - before
+    measured = {"enqueue": enqueued, "step": took, "step_cpu": cpu}
+    print(json.dumps({name: 1e6 * value / count for name, value in measured.items()}))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ declare
     last smallint;                  -- and of what is last
     fair boolean;
     lane integer;
+    known boolean;
     is_paused boolean;
     lined boolean;
     coming boolean;
@@ -67,10 +68,15 @@ declare
     told text[];
     channels text[];
 begin
-    select exists (select from pgcelery.paused), exists (select from pgcelery.lines),
+    -- One statement for all that is asked of tables which are mostly empty.
+    select min(d.due_at), exists (select from pgcelery.workers w where w.id = me),
+           exists (select from pgcelery.paused), exists (select from pgcelery.lines),
            exists (select from pgcelery.comers), exists (select from pgcelery.timers),
            exists (select from pgcelery.ready r where r.queue_id = 0)
-    into is_paused, lined, coming, timed, struck;
+    into next_due, known, is_paused, lined, coming, timed, struck
+    from unnest(case when want > 0 then all_ids end) as u(id),
+         lateral (select s.due_at from pgcelery.scheduled s
+                  where s.queue_id = u.id order by s.due_at limit 1) d;
     if is_paused then
         select coalesce(array_agg(u.id order by u.place), '{}') into serves
         from unnest(queue_ids) with ordinality as u(id, place)
@@ -83,22 +89,20 @@ begin
             from unnest(late_ids) with ordinality as u(id, place) order by u.place);
         all_ids := serves || late_ids;
         turns := serves;
-    end if;
-    if want > 0 then
         select min(d.due_at) into next_due
-        from unnest(all_ids) as u(id),
+        from unnest(case when want > 0 then all_ids end) as u(id),
              lateral (select s.due_at from pgcelery.scheduled s
                       where s.queue_id = u.id order by s.due_at limit 1) d;
-        if timed then
-            select min(d.due_at), serves || array_agg(u.id) filter (where u.after_s > 0 and d.due_at <= now())
-            into next_turn, turns
-            from unnest(serves || late_ids,
-                        array_fill(0::double precision, array[cardinality(serves)]) || late_s)
-                     as u(id, after_s),
-                 lateral (select t.due_at + make_interval(secs => u.after_s) as due_at
-                          from pgcelery.timers t
-                          where t.queue_id = u.id order by t.due_at limit 1) d;
-        end if;
+    end if;
+    if timed and want > 0 then
+        select min(d.due_at), serves || array_agg(u.id) filter (where u.after_s > 0 and d.due_at <= now())
+        into next_turn, turns
+        from unnest(serves || late_ids,
+                    array_fill(0::double precision, array[cardinality(serves)]) || late_s)
+                 as u(id, after_s),
+             lateral (select t.due_at + make_interval(secs => u.after_s) as due_at
+                      from pgcelery.timers t
+                      where t.queue_id = u.id order by t.due_at limit 1) d;
     end if;
 
     -- All lines that this step will touch are locked first.
@@ -148,7 +152,7 @@ begin
         select names || array_agg(m.name), keys || array_agg(m.key) into names, keys from mine m;
     end if;
 
-    if want > 0 and not exists (select from pgcelery.workers w where w.id = me) then
+    if want > 0 and not known then
         remaining := 0;
         return query select 9, null::text, null::bigint, null::integer, null::text, null::bytea,
                             null::integer, null::integer, null::integer, null::text;
