@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -54,9 +55,7 @@ class Held:
 
 
 def gated(key: str = "k", slots: int | None = 1, payload: bytes = b"ok", **options: Any) -> NewJob:
-    gate = {
-        name: options.pop(name) for name in ("weight", "strategy", "name") if name in options
-    }
+    gate = {name: options.pop(name) for name in ("weight", "strategy", "name") if name in options}
     return new_job(
         payload, name=key, gates=(Gate(gate.pop("name", key), slots=slots, **gate),), **options
     )
@@ -151,9 +150,10 @@ def test_a_limit_set_at_run_time_overrules_jobs(client: Client, dsn: str):
     held = Held()
     handler = Recorder(hold=held)
     client.enqueue([gated("k", 1, b"hold") for _ in range(6)])
-    with running(client.config, handler, pool=ThreadPool(8)), psycopg.connect(
-        dsn, autocommit=True
-    ) as conn:
+    with (
+        running(client.config, handler, pool=ThreadPool(8)),
+        psycopg.connect(dsn, autocommit=True) as conn,
+    ):
         wait_for(lambda: len(handler.ran) == 1)
         conn.execute("select pgcelery.set_limit_v1('k', null, 3, null, null, null, null)")
         client.enqueue([gated("k", 1, b"hold")])
@@ -203,14 +203,77 @@ def test_a_retry_and_what_is_given_back_pass_the_gates_again(client: Client, dsn
 
 
 def test_a_retry_that_waits_holds_no_slot(client: Client, dsn: str):
-    handler = Recorder(
-        later=lambda job: Outcome(job.id, job.token, State.RETRYABLE, delay_s=3600)
-    )
+    handler = Recorder(later=lambda job: Outcome(job.id, job.token, State.RETRYABLE, delay_s=3600))
     jobs = [gated(payload=b"later"), gated()]
     client.enqueue(jobs)
     with running(client.config, handler):
         wait_for(lambda: all_done(client, jobs[1:]))
     assert at_rest(dsn)
+
+
+# -- several gates, rates ---------------------------------------------------------------------------
+
+
+def crossed(number: int) -> tuple[Gate, ...]:
+    """Two or three of five gates, in any order."""
+    pool = [Gate(name, slots=2) for name in "abc"]
+    pool += [
+        Gate("r", rate=1, period_s=0.004, burst=4),
+        Gate("f", rate=40, period_s=0.1, fixed=True),
+    ]
+    return tuple(random.Random(number).sample(pool, 2 + number % 2))
+
+
+def test_jobs_with_several_gates_never_block_each_other_for_good(client: Client, dsn: str):
+    """Many lines, several workers, cancels and new limits meanwhile: no deadlock, nothing left."""
+    gauge = Gauge()
+    handler = Recorder(gauge=gauge)
+    jobs = []
+    for number in range(300):
+        gates = crossed(number)
+        name = "+".join(gate.name for gate in gates if gate.slots) or "none"
+        jobs.append(new_job(b"gauge", name=name, gates=gates, max_deliveries=9))
+    with (
+        running(client.config, handler, pool=ThreadPool(4), name="1"),
+        running(client.config, handler, pool=ThreadPool(4), name="2"),
+        running(client.config, handler, pool=ThreadPool(4), name="3"),
+        psycopg.connect(dsn, autocommit=True) as conn,
+    ):
+        for start in range(0, len(jobs), 10):
+            client.enqueue(jobs[start : start + 10])
+            client.cancel([jobs[start].id])
+            conn.execute(
+                "select pgcelery.set_limit_v1(%s, null, 2, null, null, null, null)",
+                ["abc"[start % 3]],
+            )
+        wait_for(lambda: all_done(client, jobs), 60)
+        wait_for(lambda: at_rest(dsn))
+        row = conn.execute(
+            "select deadlocks from pg_stat_database where datname = current_database()"
+        ).fetchone()
+    assert row == (0,)
+    assert {key: gauge.most[key] for key in "abc"} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_all_workers_together_keep_a_rate(client: Client, dsn: str):
+    starts: list[float] = []
+
+    def note(job: Job) -> Outcome:
+        starts.append(time.monotonic())
+        return Outcome(job.id, job.token, State.COMPLETED)
+
+    handler = Recorder(note=note)
+    gate = Gate("r", rate=40, period_s=1.0, burst=5)
+    jobs = [new_job(b"note", gates=(gate,)) for _ in range(45)]
+    with (
+        running(client.config, handler, name="1"),
+        running(client.config, handler, name="2"),
+        running(client.config, handler, name="3"),
+    ):
+        client.enqueue(jobs)
+        wait_for(lambda: all_done(client, jobs))
+    took_s = max(starts) - min(starts)
+    assert 0.8 < took_s < 2.5, "forty after the burst of five, at forty a second"
 
 
 # -- strategies -------------------------------------------------------------------------------------
@@ -403,9 +466,7 @@ def test_members_and_steps_of_a_workflow_pass_their_gates(client: Client, dsn: s
 
 def test_what_a_failed_parent_frees_passes_no_gate(client: Client, dsn: str):
     held = Held()
-    handler = Recorder(
-        hold=held, fail=lambda job: Outcome(job.id, job.token, State.FAILED, b"no")
-    )
+    handler = Recorder(hold=held, fail=lambda job: Outcome(job.id, job.token, State.FAILED, b"no"))
     full, parent = gated("k", 1, b"hold"), new_job(b"fail")
     child = gated("k", 1, parents=(parent.id,))
     with running(client.config, handler):

@@ -416,7 +416,7 @@ class GatesMachine(RuleBasedStateMachine):
         self._check_rest()
 
     def _check_rest(self) -> None:
-        room = {q: any(ROOM > len(n.runs) for n in self.nodes if q in n.queues) for q in ("q", "p")}
+        room = {q: any(len(n.runs) < ROOM for n in self.nodes if q in n.queues) for q in ("q", "p")}
         lines = {
             row[0]: row[1:]
             for row in self.look.execute(

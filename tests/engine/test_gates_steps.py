@@ -278,9 +278,7 @@ def test_a_fixed_window_may_be_used_up_at_once(client: Client, node: SimNode):
     assert len(node.runs) == 8
 
 
-def test_two_queues_share_a_rate(
-    client: Client, node: SimNode, conn: psycopg.Connection[Any]
-):
+def test_two_queues_share_a_rate(client: Client, node: SimNode, conn: psycopg.Connection[Any]):
     other = SimNode(client, conn, "o", ["other"])
     fast = Gate("r", rate=1, period_s=0.05, burst=1)
     client.enqueue([gated(fast), gated(fast, queue="other"), gated(fast)])
@@ -320,9 +318,7 @@ def test_a_rate_can_be_changed_at_run_time(
     assert len(settled(node)) == 2, "what was taken is owed as units, not as an hour"
 
 
-def test_a_job_of_a_place_that_nobody_serves_goes_to_others_in_time(
-    client: Client, node: SimNode
-):
+def test_a_job_of_a_place_that_nobody_serves_goes_to_others_in_time(client: Client, node: SimNode):
     job = gated(HOURLY, placement="soft")
     client.enqueue([job])
     place = client.intern_places([("q", "soft")])["q", "soft"]
