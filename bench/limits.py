@@ -1,7 +1,7 @@
 """What limits cost PostgreSQL itself: `python -m bench.limits`, a server of its own, no workers.
 
     python -m bench.limits --keys 100,1000,10000,100000,1000000
-    python -m bench.limits --against ../older/src      # steps without gates, an older checkout's too
+    python -m bench.limits --against ../older/src    # steps without gates, and an older checkout's
 
 A connection calls the statements of a node, 100 jobs a step. Printed is, a job: the time of its
 enqueue, the time of the steps that let it through, start it, end it and give its slot back, and

@@ -1,6 +1,7 @@
-"""`python bench/stepper.py DSN JOBS BATCH`: drain plain jobs by the steps of whichever release is on
-the path; prints microseconds a job of enqueue and of step,
-and of processor time of the latter's backend, in one line of JSON.
+"""`python bench/stepper.py DSN JOBS BATCH`: drain plain jobs by whichever release is on the path.
+
+Prints microseconds a job of enqueue, of step, and of processor time of the latter's backend, in one
+line of JSON.
 
 Not part of the package, so that it can be run against an older checkout: it asks for no more than
 what both have.

@@ -1,4 +1,4 @@
-"""Gates by real workers: limits hold and are reached, lines keep their order, no slot is ever lost."""
+"""Gates by real workers: limits hold and are reached, lines keep their order, no slot is lost."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def all_done(client: Client, jobs: list[NewJob]) -> bool:
     return len(found) == len(jobs) and all(row.state.final for row in found.values())
 
 
-# -- limits -----------------------------------------------------------------------------------------
+# -- limits ---------------------------------------------------------------------------------------
 
 
 def test_never_more_than_the_limit_runs_and_every_slot_comes_back(client: Client, dsn: str):
@@ -211,7 +211,7 @@ def test_a_retry_that_waits_holds_no_slot(client: Client, dsn: str):
     assert at_rest(dsn)
 
 
-# -- several gates, rates ---------------------------------------------------------------------------
+# -- several gates, rates -------------------------------------------------------------------------
 
 
 def crossed(number: int) -> tuple[Gate, ...]:
@@ -276,7 +276,7 @@ def test_all_workers_together_keep_a_rate(client: Client, dsn: str):
     assert 0.8 < took_s < 2.5, "forty after the burst of five, at forty a second"
 
 
-# -- strategies -------------------------------------------------------------------------------------
+# -- strategies -----------------------------------------------------------------------------------
 
 
 def kinds(handler: Recorder) -> dict[str, str]:
@@ -362,7 +362,7 @@ def test_a_delayed_job_is_replaced_by_the_next(client: Client, dsn: str):
     assert at_rest(dsn)
 
 
-# -- fairness ---------------------------------------------------------------------------------------
+# -- fairness -------------------------------------------------------------------------------------
 
 
 def names_in_order(handler: Recorder) -> list[str]:
@@ -447,7 +447,7 @@ def test_a_line_in_two_queues_is_not_set_back_in_either(client: Client):
     assert places[-1] <= 20
 
 
-# -- workflows --------------------------------------------------------------------------------------
+# -- workflows ------------------------------------------------------------------------------------
 
 
 def test_members_and_steps_of_a_workflow_pass_their_gates(client: Client, dsn: str):
@@ -499,7 +499,7 @@ def test_a_job_that_goes_on_under_its_id_with_other_gates_gives_its_own_back(
     assert at_rest(dsn)
 
 
-# -- many -------------------------------------------------------------------------------------------
+# -- many -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Gates step by step: nodes of which nothing runs by itself, so that each state can be looked at."""
+"""Gates step by step: nodes of which nothing runs by itself, so each state can be looked at."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ids(claims: list[Claim]) -> list[str]:
     return [claim.job_id for claim in claims]
 
 
-# -- slots come back --------------------------------------------------------------------------------
+# -- slots come back ------------------------------------------------------------------------------
 
 
 def test_cancel_gives_slots_back_in_every_state(
@@ -157,7 +157,7 @@ def test_what_was_claimed_in_a_lost_answer_goes_back(
     assert in_use(conn) == {"a": 1}
 
 
-# -- several gates ----------------------------------------------------------------------------------
+# -- several gates --------------------------------------------------------------------------------
 
 
 def test_several_gates_are_passed_all_or_none(
@@ -233,7 +233,7 @@ def test_a_line_may_change_from_slots_to_a_rate_and_back(
     assert in_use(conn) == {}
 
 
-# -- rates ------------------------------------------------------------------------------------------
+# -- rates ----------------------------------------------------------------------------------------
 
 HOURLY = Gate("r", rate=1, period_s=3600, burst=3)
 
@@ -327,7 +327,7 @@ def test_a_job_of_a_place_that_nobody_serves_goes_to_others_in_time(client: Clie
     wait_for(lambda: ids(settled(node)) == [job.id], 5)
 
 
-# -- upkeep, replay -----------------------------------------------------------------------------------
+# -- upkeep, replay -------------------------------------------------------------------------------
 
 
 def test_idle_lines_are_forgotten_and_come_back(

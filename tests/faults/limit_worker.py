@@ -1,7 +1,7 @@
-"""A worker whose bodies note when they began and ended: `python -m tests.faults.limit_worker DSN LOG`.
+"""A worker whose bodies note when they began and ended: `tests.faults.limit_worker DSN LOG`.
 
-A line of the log is S or E, the job's id, its payload (the key), the run's token, and nanoseconds of
-the clock that all processes of the machine share.
+A line of the log is S or E, the job's id, its payload (the key), the run's token, and nanoseconds
+of the clock that all processes of the machine share.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(dsn: str, log: str) -> None:
     thread = threading.Thread(target=worker.run)
     thread.start()
     wait_for(worker.ready.is_set)
-    print("ready", flush=True)
+    os.write(1, b"ready\n")
     thread.join()
 
 

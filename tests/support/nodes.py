@@ -1,4 +1,4 @@
-"""Nodes without processes: the statements of real ones, called one at a time on plain connections."""
+"""Nodes without processes: the statements of real ones, one at a time on plain connections."""
 
 from __future__ import annotations
 
