@@ -205,7 +205,9 @@ def _rest(
 
 def _is_plain(job: NewJob) -> bool:
     """Whether its columns are worth remembering: nothing in them that is its own."""
-    return not (job.due_at or job.expires_at or job.workflow or job.gates or job.unique is not None)
+    return not (
+        job.due_at or job.expires_at or job.workflow or job.gates or job.unique is not None
+    )
 
 
 @lru_cache(maxsize=1024)
