@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from pgcelery.compat import VERSION as VERSION
     from pgcelery.compat import Celery as Celery
     from pgcelery.compat import Concurrency as Concurrency
+    from pgcelery.compat import Placement as Placement
+    from pgcelery.compat import RateLimit as RateLimit
     from pgcelery.compat import Signature as Signature
     from pgcelery.compat import Task as Task
+    from pgcelery.compat import Unique as Unique
     from pgcelery.compat import app_or_default as app_or_default
     from pgcelery.compat import bugreport as bugreport
     from pgcelery.compat import chain as chain
@@ -41,8 +44,11 @@ __all__ = (
     "VERSION",
     "Celery",
     "Concurrency",
+    "Placement",
+    "RateLimit",
     "Signature",
     "Task",
+    "Unique",
     "__version__",
     "app_or_default",
     "bugreport",

@@ -34,7 +34,7 @@ def test_what_waits_for_a_latch_runs_when_it_is_closed_and_all_that_joined_have_
         assert client.wait([early.id], 10)
         late = new_job(joins=("latch",), delay_s=0.3)
         client.enqueue([late])
-        assert client.close_latch("latch", [body]) == set()
+        assert client.close_latch("latch", [body]) == {}
         assert client.job(body.id).state is State.WAITING
         assert client.wait([body.id], 10)
     assert handler.ran == [early.id, late.id, body.id]
@@ -79,8 +79,8 @@ def test_a_latch_that_is_dropped_leaves_nothing_and_its_jobs_run(client: Client,
 def test_a_second_enqueue_of_a_member_does_not_join_twice(client: Client):
     client.open_latch("latch")
     member = new_job(joins=("latch",))
-    assert client.enqueue([member]) == set()
-    assert client.enqueue([member]) == {member.id}
+    assert client.enqueue([member]) == {}
+    assert client.enqueue([member]) == {member.id: member.id}
     body = new_job(parents=("latch",))
     client.close_latch("latch", [body])
     with running(client.config, Recorder()):
@@ -174,16 +174,16 @@ def test_an_id_that_was_used_runs_anew_only_if_asked_and_for_another_payload(cli
     with running(client.config, handler):
         client.enqueue([new_job(b"first", id="used", again=True)])
         assert client.wait(["used"], 10)["used"].result == b"1"
-        assert client.enqueue([new_job(b"first", id="used", again=True)]) == {"used"}
-        assert client.enqueue([new_job(b"second", id="used")]) == {"used"}
-        assert client.enqueue([new_job(b"second", id="used", again=True)]) == set()
+        assert client.enqueue([new_job(b"first", id="used", again=True)]) == {"used": "used"}
+        assert client.enqueue([new_job(b"second", id="used")]) == {"used": "used"}
+        assert client.enqueue([new_job(b"second", id="used", again=True)]) == {}
         wait_for(lambda: client.wait(["used"], 10)["used"].result == b"2")
     assert handler.ran == ["used", "used"]
 
 
 def test_an_id_that_has_not_ended_does_not_run_anew(client: Client):
     client.enqueue([new_job(b"first", id="used", again=True)])
-    assert client.enqueue([new_job(b"second", id="used", again=True)]) == {"used"}
+    assert client.enqueue([new_job(b"second", id="used", again=True)]) == {"used": "used"}
     handler = Recorder()
     with running(client.config, handler):
         assert client.wait(["used"], 10)

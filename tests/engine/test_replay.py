@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgcelery.engine import Client, Job, NotEnded, Outcome, Rerun, State, workflows
+from pgcelery.engine import Client, Gate, Job, NotEnded, Outcome, Rerun, State, workflows
 from pgcelery.engine.database import load
 from tests.support.jobs import Recorder, new_job, running
 from tests.support.wait import wait_for
@@ -19,6 +19,9 @@ from tests.support.wait import wait_for
 
 def done(job: Job, state: State = State.COMPLETED, **more) -> Outcome:
     return Outcome(job.id, job.token, state, **more)
+
+
+ONE = (Gate("k", slots=1),)
 
 
 def job(id: str, body: bytes = b"ok", parents: tuple[str, ...] = (), **options):
@@ -168,7 +171,7 @@ def test_looking_at_workflows_reads_no_table_of_jobs_from_end_to_end(
         plan = conn.execute(f"explain (format json) {text}").fetchone()[0]
     said = json.dumps(plan)
     scanned = re.findall(r'"Node Type": "Seq Scan"[^{}]*?"Relation Name": "(\w+)"', said)
-    assert set(scanned) <= {"running", "nodes", "queues", "scheduled"}
+    assert set(scanned) <= {"running", "nodes", "places", "queues", "scheduled"}
     assert "jobs_leading" in said if statement == "newest" else "jobs_workflow" in said
 
 
@@ -207,10 +210,10 @@ def test_a_body_that_is_replayed_waits_for_the_members_that_are(client: Client):
     assert not handler.runs[-1].parent_failed
 
 
-def test_a_job_with_a_key_waits_for_its_slot_when_it_is_replayed(client: Client, dsn: str):
+def test_a_gated_job_waits_for_its_slot_when_it_is_replayed(client: Client, dsn: str):
     handler = Held()
     with running(client.config, handler):
-        client.enqueue([job("a", key="k"), job("other", b"hold", key="k", workflow="v")])
+        client.enqueue([job("a", gates=ONE), job("other", b"hold", gates=ONE, workflow="v")])
         assert client.wait(["a"], 10)
         assert handler.holding.wait(10)
         client.replay([Rerun("a")])
@@ -218,7 +221,7 @@ def test_a_job_with_a_key_waits_for_its_slot_when_it_is_replayed(client: Client,
         handler.go_on.set()
         assert client.wait(["a"], 10)
     assert handler.ran.count("a") == 2
-    assert rows(dsn, "select in_use, waiting from pgcelery.keys where in_use + waiting > 0") == []
+    assert rows(dsn, "select * from pgcelery.lines where in_use > 0") == []
 
 
 @pytest.mark.parametrize("way", ["runs", "waits", "ready", "later", "unknown"])
@@ -294,9 +297,9 @@ def test_a_repeated_outcome_of_the_run_before_is_neither_late_nor_taken(client: 
         assert handler.holding.wait(10)
         with psycopg.connect(dsn) as conn:
             conn.execute(
-                "select pgcelery.finish_v2(0, array[%s], '{a}', '{10}', array['x'::bytea], '{1}',"
+                "select pgcelery.finish_v3(0, array[%s], '{a}', '{10}', array['x'::bytea], '{1}',"
                 " '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',"
-                " '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+                " '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
                 [first[0].token],
             )
         assert rows(dsn, "select * from pgcelery.late") == []
@@ -330,7 +333,7 @@ def test_a_job_that_was_replaced_can_be_replayed_as_it_was_sent(client: Client):
 
     handler = Recorder(replace=replace)
     with running(client.config, handler):
-        client.enqueue([job("a", b"replace", name="first", key="k"), job("b", parents=("a",))])
+        client.enqueue([job("a", b"replace", name="first", gates=ONE), job("b", parents=("a",))])
         assert client.wait(["b"], 10)
         found = {one.name: one for one in client.workflow("w").members}
         assert (found["end"].id, found["end"].sent) == ("a", b"replace")
@@ -361,7 +364,7 @@ def test_cancelling_a_workflow_ends_what_waits_and_lets_what_runs_come_to_its_en
     handler = Held()
     jobs = [
         job("a"), job("held", b"hold"), *(job(f"m{n}", queue="slow") for n in range(5)),
-        job("later", delay_s=60), job("keyed", key="k", delay_s=60),
+        job("later", delay_s=60), job("keyed", gates=ONE, delay_s=60),
         job("body", parents=("a", "held", "m0", "m1")), job("end", parents=("body",)),
     ]  # fmt: skip
     with running(client.config, handler):

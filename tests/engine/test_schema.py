@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from pgcelery.engine import Client, EngineConfig, Outcome, SchemaMismatch, State, arrays
-from pgcelery.engine.arrays import IntegerArray
+from pgcelery.engine.arrays import IntegerArray, TextArray
 from pgcelery.engine.columns import columns, no_follow_ups
 from pgcelery.engine.outbox import ended_params
 from pgcelery.engine.statements import Kind
@@ -100,9 +100,14 @@ def test_a_role_that_does_not_own_the_schema_can_work(fresh_dsn: str):
 def test_workers_of_before_workflows_still_work_on_the_new_schema(client: Client, dsn: str):
     """What they call is there under its old name and takes its old arguments."""
     queue = client.intern(["q"])["q"]
-    jobs = columns([new_job(b"a", id="a"), new_job(b"b", id="b", parents=("a",))], {"q": queue})
-    old_jobs = [*jobs[:14], *jobs[16:]]
-    none = [*no_follow_ups()[:15], *no_follow_ups()[17:]]
+    jobs = columns(
+        [new_job(b"a", id="a"), new_job(b"b", id="b", parents=("a",))], {("q", ""): queue}
+    )
+    # Keys and their limits stood where the rules are; workflows and lives were not known yet.
+    keys = [TextArray.of([None, None]), IntegerArray.of([None, None])]
+    old_jobs = [*jobs[:12], *keys, *jobs[15:]]
+    nothing = no_follow_ups()
+    none = [*nothing[:13], TextArray.of([]), IntegerArray.of([]), *nothing[16:]]
     with psycopg.connect(dsn, autocommit=True) as conn:
         arrays.register(conn.adapters)
 

@@ -23,11 +23,18 @@ class NoDatabase:
         self.jobs: list[NewJob] = []
         self.put: list[tuple[str, Any, dict[str, Any]]] = []
         self.conns: list[Any] = []
+        #: ids that are answered, by unique key: as if a job like it were there
+        self.alike: dict[str, str] = {}
 
-    def enqueue(self, jobs: Sequence[NewJob], *, conn: Any = None) -> set[str]:
-        self.jobs.extend(jobs)
+    def enqueue(self, jobs: Sequence[NewJob], *, conn: Any = None) -> dict[str, str]:
+        alike = {
+            job.id: self.alike[job.unique.key]
+            for job in jobs
+            if job.unique is not None and job.unique.key in self.alike
+        }
+        self.jobs.extend(job for job in jobs if job.id not in alike)
         self.conns.append(conn)
-        return set()
+        return alike
 
     def put_result(self, id: str, state: Any, result: bytes, *, ttl_s: float | None = None) -> bool:
         self.put.append((id, state, json.loads(result)))

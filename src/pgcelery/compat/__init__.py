@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from pgcelery.compat.app import bugreport as bugreport
     from pgcelery.compat.app import shared_task as shared_task
     from pgcelery.compat.app.base import Celery as Celery
-    from pgcelery.compat.app.limits import Concurrency as Concurrency
+    from pgcelery.compat.app.rules import Concurrency as Concurrency
+    from pgcelery.compat.app.rules import Placement as Placement
+    from pgcelery.compat.app.rules import RateLimit as RateLimit
+    from pgcelery.compat.app.rules import Unique as Unique
     from pgcelery.compat.app.task import Task as Task
     from pgcelery.compat.canvas import Signature as Signature
     from pgcelery.compat.canvas import chain as chain
@@ -48,8 +51,11 @@ __all__ = (
     "VERSION_BANNER",
     "Celery",
     "Concurrency",
+    "Placement",
+    "RateLimit",
     "Signature",
     "Task",
+    "Unique",
     "__version__",
     "app_or_default",
     "bugreport",
@@ -75,11 +81,15 @@ __all__ = (
 )
 
 _CANVAS = "pgcelery.compat.canvas"
+_RULES = "pgcelery.compat.app.rules"
 
 #: Where each name is.
 _HOMES = {
     "Celery": "pgcelery.compat.app.base",
-    "Concurrency": "pgcelery.compat.app.limits",
+    "Concurrency": _RULES,
+    "Placement": _RULES,
+    "RateLimit": _RULES,
+    "Unique": _RULES,
     "Task": "pgcelery.compat.app.task",
     "app_or_default": "pgcelery.compat.app",
     "bugreport": "pgcelery.compat.app",

@@ -56,7 +56,7 @@ class Slot:
         self._conn = conn
         self._key = key
 
-    def fire(self, jobs: Sequence[NewJob], last_run_at: datetime) -> set[str]:
+    def fire(self, jobs: Sequence[NewJob], last_run_at: datetime) -> dict[str, str]:
         """Enqueue jobs and count the slot as done, both when the claim ends without an error.
 
         Args:
@@ -64,7 +64,7 @@ class Slot:
             last_run_at: What it stands at from now on; aware.
 
         Returns:
-            Ids that existed already; nothing was created for those.
+            Jobs that were not created, as `Client.enqueue` does.
 
         Raises:
             InvalidJob: Nothing was done; the slot can still be given up.
@@ -73,7 +73,7 @@ class Slot:
         query = load("schedules/fire", self._client.config.schema)
         self._conn.execute(query, {**self._key, "last_run_at": last_run_at})
         self.queues = {job.queue for job in jobs}
-        return set(existing)
+        return existing
 
 
 class Schedules:

@@ -17,6 +17,11 @@ from fleet import add, app, hold
 
 NODE = "w@h"
 WAIT = 10
+#: settings that only pgcelery has
+OURS = {
+    *("task_concurrency", "task_rate_limits", "task_unique", "task_placement"),
+    *("task_rate_limit_scope", "task_priority_direction"),
+}
 control = app.control
 ask = control.inspect([NODE], timeout=WAIT, limit=1)
 trace = {}
@@ -121,7 +126,7 @@ def ask_at_rest():
     trace["nobody"] = [control.inspect(["no@h"], timeout=0.5).ping(), control.ping(["no@h"], 0.5)]
     trace["clock"] = shape(of_node(ask.clock()))
     trace["conf"] = sorted(of_node(ask.conf()))
-    trace["conf, with defaults"] = sorted(of_node(ask.conf(with_defaults=True)))
+    trace["conf, with defaults"] = sorted(set(of_node(ask.conf(with_defaults=True))) - OURS)
     trace["report"] = shape(of_node(ask.report()))
     trace["registered"] = of_node(ask.registered())
     trace["registered, attributes"] = of_node(ask.registered("name", "rate_limit", "_x", "none"))

@@ -347,6 +347,7 @@ class Celery(Parts, Brokerage):
     @conf.setter
     def conf(self, value: Any) -> None:
         self._conf = value
+        vars(self).pop("_rulebook", None)  # it has read the other
 
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None

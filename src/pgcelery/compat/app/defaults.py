@@ -77,7 +77,11 @@ class Option:
 
 
 def _options() -> Iterator[Option]:
-    for name, default, kind, judgement, *old in defaults_own.SETTINGS + defaults_foreign.SETTINGS:
+    for name, default, kind, judgement, *old in [
+        *defaults_own.SETTINGS,
+        *defaults_own.OURS,
+        *defaults_foreign.SETTINGS,
+    ]:
         yield Option(
             default, type=kind, name=name, judgement=judgement, old_name=old[0] if old else None
         )

@@ -239,3 +239,13 @@ SETTINGS: list[Row] = [
         "CELERYD_TASK_LOG_FORMAT",
     ),
 ]
+
+#: Settings that Celery does not have.
+OURS: list[Row] = [
+    ("task_concurrency", None, "any", IMPLEMENT),
+    ("task_rate_limits", None, "any", IMPLEMENT),
+    ("task_unique", None, "any", IMPLEMENT),
+    ("task_placement", None, "any", IMPLEMENT),
+    ("task_rate_limit_scope", "worker", "string", IMPLEMENT),
+    ("task_priority_direction", "amqp", "string", IMPLEMENT),
+]

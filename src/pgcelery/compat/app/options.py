@@ -6,11 +6,20 @@ are read whenever the option is, so a setting changed later counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pgcelery.compat.utils.deprecated import warn
+from pgcelery.compat.utils.imports import symbol_by_name
 
-__all__ = ("EXEC_OPTIONS", "FROM_CONFIG", "Setting", "inherit_settings")
+__all__ = (
+    "EXEC_OPTIONS",
+    "FROM_CONFIG",
+    "RULES",
+    "Setting",
+    "check_rules",
+    "inherit_settings",
+)
 
 #: Option of a task, setting it takes its value from while it is None.
 FROM_CONFIG = (
@@ -46,6 +55,9 @@ EXEC_OPTIONS = (
     "immediate",
     "mandatory",
 )
+
+#: Options of a task that are rules about how it is run; see `rules`.
+RULES = ("concurrency", "rate_limits", "unique", "placement")
 
 #: What these two take when neither they nor their settings say anything.
 _ACK_FALLBACK = frozenset({"acks_on_failure", "acks_on_timeout"})
@@ -87,6 +99,19 @@ def inherit_settings(cls: Any) -> None:
     for name, setting in FROM_CONFIG:
         if _raw(cls, name) is None:
             setattr(cls, name, Setting(name, setting))
+
+
+def check_rules(fun: Any, options: Mapping[str, Any]) -> None:
+    """Refuse rules that are wrong for a function, where a task is made of it.
+
+    Raises:
+        TypeError: A limit, key or placement is of a wrong type.
+        ValueError: One is out of range, or a key is written wrongly.
+    """
+    # By name: a module that only defines tasks need not load the engine.
+    if any(options.get(option) is not None for option in RULES):
+        check = symbol_by_name("pgcelery.compat.app.rules:check_function")
+        check(fun, bool(options.get("bind")), options)
 
 
 def warn_deprecated(cls: type) -> None:

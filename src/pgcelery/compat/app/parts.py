@@ -83,6 +83,10 @@ class Parts:
         return instantiate(self.amqp_cls, app=self)
 
     @cached_property
+    def _rulebook(self) -> Any:
+        return instantiate("pgcelery.compat.app.rules:RuleBook", app=self)
+
+    @cached_property
     def control(self) -> Any:
         """Remote control of workers."""
         return instantiate(self.control_cls, app=self)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pgcelery.engine import NewJob
 
-__all__ = ("Running", "collecting", "current", "divert", "is_collecting")
+__all__ = ("Running", "collecting", "current", "divert", "in_canvas", "is_collecting")
 
 
 @dataclass(slots=True)
@@ -41,9 +41,15 @@ class Running:
 
 
 class Collected(list[NewJob]):
-    """Jobs sent while `collecting`, and the connection that their caller asked for."""
+    """Jobs sent while `collecting`, and the connection that their caller asked for.
+
+    Attributes:
+        conn: The connection; None for none.
+        alone: Whether each of them is sent for itself, and not as part of a canvas.
+    """
 
     conn: Any = None
+    alone: bool = False
 
 
 _running: ContextVar[Running | None] = ContextVar("pgcelery_running", default=None)
@@ -61,9 +67,10 @@ def current(task_id: str | None) -> Running | None:
 
 
 @contextmanager
-def collecting() -> Iterator[Collected]:
+def collecting(*, alone: bool = False) -> Iterator[Collected]:
     """While active in this thread, what is sent is appended to the list instead of inserted."""
     jobs = Collected()
+    jobs.alone = alone
     token = _collected.set(jobs)
     try:
         yield jobs
@@ -74,6 +81,12 @@ def collecting() -> Iterator[Collected]:
 def is_collecting() -> bool:
     """Whether what this thread sends is kept for later."""
     return _collected.get() is not None
+
+
+def in_canvas() -> bool:
+    """Whether what this thread sends is part of a canvas, or follows from the end of a run."""
+    collected = _collected.get()
+    return collected is not None and not collected.alone
 
 
 def divert(jobs: list[NewJob], conn: Any = None) -> list[NewJob]:

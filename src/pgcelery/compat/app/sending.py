@@ -26,7 +26,6 @@ from pgcelery.compat.app.envelope import (
     seal,
     times,
 )
-from pgcelery.compat.app.limits import slot
 from pgcelery.compat.app.running import collecting, divert
 from pgcelery.compat.exceptions import AlwaysEagerIgnored
 from pgcelery.compat.message import Message, encode
@@ -41,9 +40,6 @@ logger = logging.getLogger("celery.app.sending")
 
 #: Said by nobody; None is a value that clears a default.
 _OMITTED: Any = object()
-
-#: Celery counts priorities from 0 to 9, the highest first.
-MAX_PRIORITY = 9
 
 #: Runs without an outcome that an ``acks_late`` task may have.
 MAX_DELIVERIES = 5
@@ -113,7 +109,7 @@ def send_task(
     using: Any = None,
     **options: Any,
 ) -> Any:
-    """Send a call by name; gives its `AsyncResult`.
+    """Send a call by name; gives its `AsyncResult`, or that of the one like it if it is unique.
 
     Args:
         app: The application.
@@ -141,7 +137,7 @@ def send_task(
     transaction = driver_connection(conn if conn is not None else using)
     ignore_result = options.get("ignore_result")
     outgoing = build(app, name, args, kwargs, **options)
-    insert(
+    existing = insert(
         app,
         outgoing.jobs,
         conn=transaction,
@@ -149,9 +145,10 @@ def send_task(
         retry=outgoing.retry,
     )
     outgoing.announce()
-    if app.conf.task_send_sent_event:
+    task_id = existing.get(outgoing.task_id, outgoing.task_id)
+    if app.conf.task_send_sent_event and task_id == outgoing.task_id:
         sentevents.tell(app, outgoing)
-    result = (result_cls or app.AsyncResult)(outgoing.task_id)
+    result = (result_cls or app.AsyncResult)(task_id)
     result.ignored = ignore_result
     if add_to_parent:
         parent = get_current_worker_task()
@@ -228,7 +225,7 @@ def build(
     if waits and isinstance(limits["expires"], (int, float)):
         waits["chord_lives"] = float(limits["expires"])
     chain_link = options.pop("chain_link", None)
-    shares = slot(task_type, args, kwargs, options)
+    shares = app._rulebook.fields(name, task_type, (args, kwargs, headers), options, waits, task_id)
     options = (router or app.amqp.router).route(
         options, route_name or name, args, kwargs, task_type
     )
@@ -341,14 +338,6 @@ def _expiration(task_id: str, expires_at: datetime) -> float:
     return left
 
 
-def _priority(value: Any) -> int:
-    if value is None:
-        return MAX_PRIORITY
-    if not isinstance(value, int):
-        raise TypeError(f"priority must be a number from 0 to 9, not {value!r}")
-    return MAX_PRIORITY - min(max(value, 0), MAX_PRIORITY)
-
-
 def _ttl_s(expires: Any) -> float | None:
     if isinstance(expires, timedelta):
         expires = expires.total_seconds()
@@ -381,8 +370,11 @@ def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any
             retry_policy=retry_policy,
         )
     payload = _encode(envelope, info, serializer, compression)
-    job = shape._replace(payload=payload, priority=_priority(properties.get("priority")))
+    priority = app._rulebook.priorities.to_engine(properties.get("priority"))
+    job = shape._replace(payload=payload, priority=priority)
     # A broadcast is one job a queue; the first of them has the id that callers know.
+    if len(destinations) > 1 and job.unique is not None:
+        job = job._replace(unique=None)
     jobs = [
         job._replace(
             id=shape.id if place == 0 else f"{shape.id}@{name}", queue=check_text("queue", name)
@@ -429,7 +421,7 @@ def insert(
     retry: bool | None = None,
     retry_policy: Mapping[str, Any] | None = None,
     closes: str | None = None,
-) -> None:
+) -> Mapping[str, str]:
     """Insert jobs in one transaction, or keep them for the end of the run that sends them.
 
     Args:
@@ -440,29 +432,41 @@ def insert(
         retry_policy: How; None asks the settings.
         closes: A latch of the engine that they close.
 
+    Returns:
+        For each id that was not inserted, the id of the job that is there instead: the same one, or
+        that of a job like it, if it was to be unique.
+
     Raises:
         kombu.exceptions.OperationalError: The database cannot be reached.
     """
     conn = conn or getattr(jobs, "conn", None)
     jobs = divert(jobs, conn)
     if not jobs:
-        return
+        return {}
 
-    def enqueue() -> set[str]:
-        existing: set[str]
+    def enqueue() -> dict[str, str]:
         if closes is not None:
-            existing = app.engine.close_latch(closes, jobs)
-        else:
-            existing = app.engine.enqueue(jobs, conn=conn)
-        return existing
+            return {job_id: job_id for job_id in app.engine.close_latch(closes, jobs)}
+        return dict(app.engine.enqueue(jobs, conn=conn))
+
+    existing: dict[str, str]
 
     if conn is None and (app.conf.task_publish_retry if retry is None else retry):
         policy = retry_policy or app.conf.task_publish_retry_policy
         existing = reached(_retrying, enqueue, policy)
     else:
         existing = reached(enqueue)
-    for task_id in existing:
-        logger.warning("Task %s was sent before: nothing was sent again.", task_id)
+    tell_existing(existing)
+    return existing
+
+
+def tell_existing(existing: Mapping[str, str]) -> None:
+    """Log what was not inserted, as `insert` gives it."""
+    for task_id, there in existing.items():
+        if task_id == there:
+            logger.warning("Task %s was sent before: nothing was sent again.", task_id)
+        else:
+            logger.debug("Task %s was not sent: %s is like it.", task_id, there)
 
 
 def reached(call: Callable[..., Any], *args: Any) -> Any:

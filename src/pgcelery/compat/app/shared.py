@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pgcelery.compat import _state
+from pgcelery.compat.app.options import check_rules
 from pgcelery.compat.local import Proxy
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def shared_task(*args: Any, **kwargs: Any) -> Any:
     What it gives stands for the current app's own task each time it is used.
 
     Raises:
-        TypeError: It is applied to a shared task.
+        TypeError: It is applied to a shared task, or a rule in the options is of a wrong type.
+        ValueError: A rule in the options is out of range, or a key is written wrongly.
     """
     if len(args) == 1 and callable(args[0]):
         return _share(args[0], kwargs)
@@ -61,6 +63,7 @@ def _share(fun: Callable[..., Any], options: dict[str, Any]) -> Proxy:
             "@shared_task was applied more than once to the same function. "
             "Remove the extra @shared_task decorator."
         )
+    check_rules(fun, options)
     options = {key: value for key, value in options.items() if key not in ("shared", "lazy")}
     _state.connect_on_app_finalize(lambda app: app._task_from_fun(fun, **options))
     for app in list(_state._get_active_apps()):

@@ -27,6 +27,7 @@ from pgcelery.compat.app.options import (
 from pgcelery.compat.app.registry import _unpickle_task_v2
 from pgcelery.compat.app.reporting import appstr
 from pgcelery.compat.app.request import Context, get_actual_ignore_result
+from pgcelery.compat.app.rules import check_task as check_rules
 from pgcelery.compat.canvas import chunks, signature, xmap, xstarmap
 from pgcelery.compat.exceptions import MaxRetriesExceededError, Retry
 from pgcelery.compat.local import class_property
@@ -94,7 +95,12 @@ class Task(_Typed[P, R]):
     retry_on_worker_lost: bool | None = None
     throws: Any = ()  #: exceptions that are logged without fuss
     expires: Any = None  #: seconds, or a datetime
-    priority: int | None = None  #: 0 to 9, the highest first
+    priority: int | None = None  #: 0 to 9; see ``task_priority_direction``
+    concurrency: Any = None  #: `Concurrency`, or a list; ours, as the next four
+    rate_limits: Any = None  #: `RateLimit`, or a list
+    unique: Any = None  #: `Unique`, or True
+    placement: Any = None  #: `Placement`
+    rate_limit_scope: str | None = None  #: ``worker`` or ``global``; what `rate_limit` is about
     resultrepr_maxsize: int = 1024
     store_eager_result: bool | None = None
     abstract: ClassVar[bool] = True
@@ -125,6 +131,7 @@ class Task(_Typed[P, R]):
         if not was_bound:
             cls.annotate()
             cls.request_stack = LocalStack()
+        check_rules(cls)
         cls.on_bound(app)
         return app
 
@@ -200,8 +207,10 @@ class Task(_Typed[P, R]):
             **options: ``countdown`` in seconds, ``eta``, ``expires``, ``queue``, ``priority``,
                 ``headers``, ``serializer``, ``compression``, ``time_limit``, ``soft_time_limit``,
                 ``ignore_result``, ``retry``, ``retry_policy``, ``add_to_parent``; ``conn`` (or
-                ``using``) to send it inside that connection's transaction. Others become properties
-                of the message.
+                ``using``) to send it inside that connection's transaction; ``concurrency_key``,
+                ``concurrency_limit``, ``rate_key``, ``rate_units``, ``unique``, ``unique_key`` and
+                ``placement`` for what the task says of these. Others become properties of the
+                message.
 
         Raises:
             TypeError: The arguments do not fit the function, unless ``typing`` is off.

@@ -13,6 +13,7 @@ from typing import Any
 
 from pgcelery.compat import _state
 from pgcelery.compat.app.autoretry import add_autoretry_behaviour
+from pgcelery.compat.app.options import check_rules
 from pgcelery.compat.app.pydantic_support import wrap as wrap_pydantic
 from pgcelery.compat.exceptions import DuplicateTaskNameWarning
 from pgcelery.compat.local import PromiseProxy
@@ -38,8 +39,13 @@ def decorate(
     """Make `fun` a task of `app`, and with `shared` of every other app.
 
     Until the app is finalized the task is made when it is first used, so that the configuration
-    and ``app.Task`` may still be set.
+    and ``app.Task`` may still be set. What is wrong with the rules in `options` is said at once.
+
+    Raises:
+        TypeError: A limit, key or placement is of a wrong type.
+        ValueError: One is out of range, or a key is written wrongly.
     """
+    check_rules(fun, options)
     if shared:
         _state.connect_on_app_finalize(lambda each: each._task_from_fun(fun, **options))
     if not lazy or app.finalized:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgcelery.compat.app.running import collecting
+from pgcelery.compat.app.sending import tell_existing
 from pgcelery.compat.beat.scheduler import Scheduler, logger
 from pgcelery.compat.dsn import mask
 from pgcelery.compat.utils.time import maybe_make_aware
@@ -130,7 +131,7 @@ class PersistentScheduler(Scheduler):
                 if not is_due:  # another beat was first
                     return entry, next_s
                 following = self.reserve(entry)
-                with collecting() as jobs:
+                with collecting(alone=True) as jobs:
                     self.apply_entry(entry, producer=self.producer)
                 last_run_at = maybe_make_aware(following.last_run_at)
                 try:
@@ -143,8 +144,7 @@ class PersistentScheduler(Scheduler):
         except BaseException:
             self.schedule[entry.name] = entry  # it has not come further, whatever was reserved
             raise
-        for task_id in existing:
-            logger.warning("Task %s was sent before: nothing was sent again.", task_id)
+        tell_existing(existing)
         return following, next_s
 
     def _ensure_connected(self) -> Any:

@@ -15,7 +15,6 @@ from kombu.utils.functional import is_list, maybe_list
 
 from pgcelery.compat import states
 from pgcelery.compat._state import current_app, get_current_worker_task
-from pgcelery.compat.app import sending
 from pgcelery.compat.canvas import kinds, outbox, plan
 from pgcelery.compat.canvas.fold import fold
 from pgcelery.compat.canvas.signature import Signature, maybe_signature
@@ -201,7 +200,8 @@ class _chain(Signature):
                 options=options,
             ):  # fmt: skip
                 if jobs and app.conf.task_inherit_parent_priority:
-                    step.options["priority"] = sending.MAX_PRIORITY - jobs[0].priority
+                    first = app._rulebook.priorities.from_engine(jobs[0].priority)
+                    step.options["priority"] = first
                 step.sig.apply_async(step.args, **step.options)
 
     def freeze(

@@ -57,7 +57,11 @@ begin
                     then coalesce(now() + make_interval(secs => o.delay_s), o.due_at, now()) end;
         update pgcelery.jobs j
         set payload = coalesce(o.payload, j.payload),
-            queue_id = coalesce(o.queue_id, j.queue_id),
+            -- A place of the same queue is kept.
+            queue_id = case when o.queue_id is null
+                              or exists (select from pgcelery.places p
+                                         where p.id = j.queue_id and p.queue_id = o.queue_id)
+                            then j.queue_id else o.queue_id end,
             priority = coalesce(o.priority, j.priority),
             expires_at = coalesce(o.expires_at, j.expires_at),
             due_at = due,
