@@ -43,12 +43,15 @@ PERIOD_S = 0.04
 RATE = Gate("rate", rate=2, period_s=PERIOD_S, burst=2)
 FIXED = Gate("fixed", rate=3, period_s=PERIOD_S, fixed=True)
 SLOTS = ("a", "b", "c")  #: lines that count slots, with what the newest job says
+PLAIN = ("d", "e")  #: lines of jobs that have no other gate
 RIVALS = {"newest": 1, "progress": 2, "waiting": 3}  #: and with a strategy
 Apply = Callable[[], None]
 
 
 @st.composite
 def gates(draw: st.DrawFn) -> tuple[Gate, ...]:
+    if draw(st.booleans()):
+        return (Gate(draw(st.sampled_from(PLAIN)), slots=draw(st.sampled_from([1, 2]))),)
     names = draw(st.lists(st.sampled_from(SLOTS), min_size=1, max_size=3, unique=True))
     found = [Gate(name, slots=draw(st.sampled_from([1, 1, 2, 3, None]))) for name in names]
     extra = draw(st.sampled_from(["", "", "", "rate", "fixed", "both", *RIVALS]))
@@ -234,7 +237,7 @@ class GatesMachine(RuleBasedStateMachine):
     def purge(self, queue: str) -> None:
         self._purge(self.one, queue)()
 
-    @rule(name=st.sampled_from(SLOTS), slots=st.sampled_from([None, 1, 2, 4]))
+    @rule(name=st.sampled_from(SLOTS + PLAIN), slots=st.sampled_from([None, 1, 2, 4]))
     def limit(self, name: str, slots: int | None) -> None:
         self._limit(self.one, name, slots)()
 
@@ -316,7 +319,9 @@ class GatesMachine(RuleBasedStateMachine):
                 st.integers(0, ROOM),
                 st.lists(st.integers(0, ROOM), max_size=3),
             ),
-            st.tuples(st.just("limit"), st.sampled_from(SLOTS), st.sampled_from([None, 1, 3])),
+            st.tuples(
+                st.just("limit"), st.sampled_from(SLOTS + PLAIN), st.sampled_from([None, 1, 3])
+            ),
         ]
         if number == 1:
             found.append(st.tuples(st.just("purge"), st.sampled_from(["q", "p"])))

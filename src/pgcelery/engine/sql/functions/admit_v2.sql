@@ -19,6 +19,8 @@ as $$
 declare
     line pgcelery.lines;
     at record;
+    slow_names text[];   -- lines where somebody waits who has other gates too
+    slow_keys text[];
     p record;
     peaks bigint[];
     lanes integer[];
@@ -31,7 +33,7 @@ begin
                least(coalesce(l.slots - l.in_use, 1000), 1000) as free
         from (select distinct u.name, u.key from unnest(names, keys) as u(name, key)) u
         join pgcelery.lines l on l.name = u.name and l.key = u.key
-        where l.rate is null and l.strategy = 0 and not l.several
+        where l.rate is null and l.strategy = 0
           and (l.slots is null or l.in_use < l.slots)
     ), seen as (
         select o.name, o.key, o.tag, o.lane, o.level, o.cost, w.priority, w.seq, w.queue_id,
@@ -46,11 +48,7 @@ begin
             limit o.free
         ) w
     ), mixed as (
-        -- Its comer may not have been seen yet. Job by job then, below.
-        update pgcelery.lines l
-        set several = true
-        from (select distinct s.name, s.key from seen s where s.mixed) m
-        where l.name = m.name and l.key = m.key
+        select distinct s.name, s.key from seen s where s.mixed
     ), clocks as materialized (
         select c.queue_id, c.priority, coalesce(
                    (select r.tag from pgcelery.ready r
@@ -91,15 +89,19 @@ begin
         insert into pgcelery.comers (name, key, queue_id)
         select t.name, t.key, t.queue_id from last t where t.many = 1000
     )
-    select array_agg(t.queue_id), array_agg(t.tag)
-    into lanes, peaks
+    select array_agg(t.queue_id), array_agg(t.tag),
+           array(select m.name from mixed m order by m.name, m.key),
+           array(select m.key from mixed m order by m.name, m.key)
+    into lanes, peaks, slow_names, slow_keys
     from (select g.queue_id, max(g.tag) as tag from gone g group by g.queue_id) t;
 
     for at in
         select l.name, l.key
         from (select distinct u.name, u.key from unnest(names, keys) as u(name, key)) u
         join pgcelery.lines l on l.name = u.name and l.key = u.key
-        where l.rate is not null or l.strategy > 0 or l.several
+        where l.rate is not null or l.strategy > 0
+           or exists (select from unnest(slow_names, slow_keys) as m(name, key)
+                      where m.name = l.name and m.key = l.key)
         order by l.name, l.key
     loop
         -- As it is after the ones before, whose jobs may have passed this one too.

@@ -80,10 +80,10 @@ begin
             opens := null;
         end loop;
         if busy then  -- somebody has it, or nobody has made it yet
-            insert into pgcelery.comers (name, key, queue_id, own, several)
+            insert into pgcelery.comers (name, key, queue_id, own)
             select g.name, g.key, c.queue_id,
                    row(g.name, g.key, g.slots, g.weight, g.strategy, g.rate, g.period_s, g.burst,
-                       g.fixed, 1)::pgcelery.gate, true
+                       g.fixed, 1)::pgcelery.gate
             where not exists (select from pgcelery.lines l where l.name = g.name and l.key = g.key);
             if line.rate is null then
                 insert into pgcelery.comers (name, key, queue_id) values (of_name, of_key, c.queue_id);
@@ -106,8 +106,6 @@ begin
         if shut.name is not null then
             insert into pgcelery.gated (name, key, priority, seq, job_id, queue_id, deliveries, flags)
             values (shut.name, shut.key, c.priority, c.seq, c.job_id, c.queue_id, c.deliveries, c.flags);
-            update pgcelery.lines l set several = true
-            where l.name = shut.name and l.key = shut.key and not l.several;
             if shut.rate is not null then
                 insert into pgcelery.timers as t (queue_id, name, key, due_at)
                 values (c.queue_id, shut.name, shut.key, opens)

@@ -34,7 +34,6 @@ create table pgcelery.lines (
     period_s double precision not null,
     burst integer not null,
     fixed boolean not null,
-    several boolean not null default false,   -- jobs of it may have other gates too
     in_use integer not null default 0,
     tag bigint not null default 0,            -- virtual time at which its next job starts,
     lane integer not null default 0,          -- by the clock of this queue's fair lane,
@@ -64,8 +63,7 @@ create table pgcelery.comers (
     name text collate "C" not null,
     key text collate "C" not null,
     queue_id integer,
-    own pgcelery.gate,                        -- null: as it was
-    several boolean not null default false
+    own pgcelery.gate                         -- null: as it was
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
 
