@@ -211,6 +211,16 @@ class GatesMachine(RuleBasedStateMachine):
         self._enqueue(self.one, what)()
 
     @rule(
+        many=st.integers(2, 6),
+        units=st.sampled_from([1, 1, 2]),
+        gate=st.sampled_from([RATE, FIXED]),
+        slots=st.sampled_from([(), (), (Gate("a", slots=3),)]),
+    )
+    def enqueue_rated(self, many: int, units: int, gate: Gate, slots: tuple[Gate, ...]) -> None:
+        one = {"queue": "q", "gates": (*slots, gate._replace(units=units))}
+        self._enqueue(self.one, [one] * many)()
+
+    @rule(
         number=st.integers(0, 2),
         want=st.integers(0, ROOM),
         ending=st.lists(st.integers(0, ROOM), max_size=3),
@@ -275,12 +285,14 @@ class GatesMachine(RuleBasedStateMachine):
         self.one.execute("delete from pgcelery.leases")
         assert self.nodes[0].maintain() == []
 
-    @rule(data=st.data(), first=st.booleans())
-    def two_at_once(self, data: st.DataObject, first: bool) -> None:
+    @rule(data=st.data(), first=st.booleans(), between=st.one_of(st.just([]), new_jobs()))
+    def two_at_once(self, data: st.DataObject, first: bool, between: list[dict[str, Any]]) -> None:
         """Two transactions are open at the same time; either may commit first."""
         ops = [data.draw(self._op(number)) for number in (0, 1)]
         with self.one.transaction():
             before = self._do(self.one, ops[0])
+            if between:  # not delayed: that may wait for the first
+                self._enqueue(self.look, [one | {"delay_s": None} for one in between])()
             applied: list[Apply] = []
             done, go_on = threading.Event(), threading.Event()
 
@@ -323,8 +335,6 @@ class GatesMachine(RuleBasedStateMachine):
                 st.just("limit"), st.sampled_from(SLOTS + PLAIN), st.sampled_from([None, 1, 3])
             ),
         ]
-        if number == 1:
-            found.append(st.tuples(st.just("purge"), st.sampled_from(["q", "p"])))
         if self.live:
             picks = st.lists(st.integers(0, 50), min_size=1, max_size=2)
             found.append(st.tuples(st.just("cancel"), picks.map(self._waiting_ids)))

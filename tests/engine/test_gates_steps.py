@@ -122,6 +122,24 @@ def test_a_purge_while_a_step_is_open_leaks_nothing(
     assert in_use(conn) == {}
 
 
+def test_two_steps_at_once_let_no_more_through(
+    dsn: str, client: Client, node: SimNode, conn: psycopg.Connection[Any]
+):
+    """The second looks at a line when the first has done with it."""
+    client.enqueue([gated()])
+    with closing(connect(dsn)) as second:
+        other = SimNode(client, second, "o", ["q"])
+        with second.transaction():
+            assert len(other.step(1).claims) == 1
+            client.enqueue([gated()])
+            thread = threading.Thread(target=lambda: node.step(1))
+            thread.start()
+            wait_for(lambda: _blocked(second, conn))
+        thread.join(10)
+    assert in_use(conn) == {"a": 1}
+    assert settled(node) == []
+
+
 def _blocked(by: psycopg.Connection[Any], whom: psycopg.Connection[Any]) -> bool:
     row = by.execute(
         "select cardinality(pg_blocking_pids(%s)) > 0", [whom.info.backend_pid]
@@ -216,6 +234,21 @@ def test_the_second_gate_may_be_the_one_that_cancels(client: Client, node: SimNo
     assert ids(settled(node)) == [first.id]
     client.enqueue([second])
     (claim,) = settled(node)
+    assert claim.job_id == second.id
+    assert claim.flags & 2048
+
+
+def test_one_that_comes_late_to_a_gate_that_cancels_is_cancelled(client: Client, node: SimNode):
+    """It waited elsewhere first."""
+    wide, strict = A._replace(slots=2), Gate("s", slots=1, strategy=1)
+    holds_a, first, second = gated(wide), gated(wide, strict), gated(wide, strict)
+    client.enqueue([holds_a, first])
+    runs = settled(node)
+    assert len(runs) == 2
+    client.enqueue([second])
+    assert settled(node) == []
+    answer = node.finish(next(run for run in runs if run.job_id == holds_a.id), want=2)
+    (claim,) = [*answer.claims, *settled(node)]
     assert claim.job_id == second.id
     assert claim.flags & 2048
 
