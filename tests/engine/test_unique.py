@@ -158,24 +158,29 @@ def test_of_two_senders_the_second_waits_for_the_first(
     assert count(client) == 1
 
 
-def test_many_senders_at_once_make_one(client: Client):
-    jobs = [only() for _ in range(24)]
-    answers: list[dict[str, str]] = []
-    gate = threading.Barrier(8)
+@pytest.mark.parametrize("there", ["nobody", "ones that have ended"])
+def test_many_senders_at_once_make_one(client: Client, node: SimNode, there: str):
+    keys = [f"u{number}" for number in range(15)]
+    if there != "nobody":
+        client.enqueue([only(key) for key in keys])
+        node.finish(*node.step(100).claims)
+    answers: dict[str, list[dict[str, str]]] = {key: [] for key in keys}
+    gate = threading.Barrier(6)
 
-    def send(part: list[NewJob]) -> None:
-        gate.wait(10)
-        for job in part:
-            answers.append(client.enqueue([job]))
+    def send() -> None:
+        for key in keys:
+            gate.wait(10)
+            answers[key].append(client.enqueue([only(key)]))
 
-    threads = [threading.Thread(target=send, args=(jobs[n::8],)) for n in range(8)]
+    threads = [threading.Thread(target=send) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
-    assert [answer for answer in answers if not answer] == [{}]
-    assert len({holder for answer in answers for holder in answer.values()}) == 1
-    assert count(client) == 1
+        thread.join(30)
+    for said in answers.values():
+        assert [answer for answer in said if not answer] == [{}]
+        assert len({holder for answer in said for holder in answer.values()}) == 1
+    assert count(client) == len(keys)
 
 
 @pytest.mark.parametrize(
