@@ -23,6 +23,7 @@ from contextlib import closing
 from pathlib import Path
 
 import psutil
+from psycopg.conninfo import conninfo_to_dict
 from tests.support.nodes import SimNode, connect
 
 from bench.services import Postgres, postgres_server
@@ -94,8 +95,8 @@ def stepper(postgres: Postgres, source: Path, count: int, batch: int) -> Cost:
     client = postgres.fresh_database(None)
     client.close()
     with postgres.connect() as conn:  # a schema of that release, not of this one
-        name = client.config.dsn.rpartition("dbname=")[2]
-        conn.execute(f"drop database {name}")
+        name = conninfo_to_dict(client.config.dsn)["dbname"]
+        conn.execute(f"drop database {name} with (force)")
         conn.execute(f"create database {name}")
     done = subprocess.run(
         [sys.executable, str(STEPPER), client.config.dsn, str(count), str(batch)],
