@@ -127,6 +127,8 @@ def test_two_steps_at_once_let_no_more_through(
 ):
     """The second looks at a line when the first has done with it."""
     client.enqueue([gated()])
+    node.finish(*settled(node))
+    client.enqueue([gated(priority=5)])
     with closing(connect(dsn)) as second:
         other = SimNode(client, second, "o", ["q"])
         with second.transaction():
