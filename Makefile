@@ -36,6 +36,12 @@ TIER ?= core
 celery-suite:  ## Celery's own integration tests on pgcelery; TIER=core, stretch or all
 	$(PY) -m tests.celery_compat.suite --tier $(TIER)
 
+model:  ## gates against their model, for long; GATES=2000
+	GATES_EXAMPLES=$(or $(GATES),2000) GATES_STEPS=60 $(PY) -m pytest -q -o timeout=0 tests/engine/test_gates_model.py
+
+limits:  ## 100,000 tasks over 1,000 keys, while workers are killed
+	LIMITS_TASKS=100000 LIMITS_KEYS=1000 $(PY) -m pytest -q tests/faults/test_limits_under_kills.py
+
 shapes:  ## new canvases drawn at random, on Celery and on pgcelery; SHAPES=500
 	SHAPES=$(or $(SHAPES),500) $(PY) -m pytest -q -s tests/celery_compat/test_shapes.py -k random
 
@@ -49,4 +55,4 @@ bench:  ## pgcelery against Celery on Redis, interleaved
 
 ci: check test celery-suite  ## what CI runs in its own environment
 
-.PHONY: help setup check lint types contracts fix test faults celery-suite shapes cov bench ci
+.PHONY: help setup check lint types contracts fix test faults celery-suite model limits shapes cov bench ci

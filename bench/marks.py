@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-SLOTS = 200_000
+SLOTS = 1_200_000
 _pack = struct.Struct("<q").pack_into
 _map: mmap.mmap | None = None
 

@@ -37,6 +37,9 @@ class Sizes:
     group: int = 100  #: members
     chord: int = 100  #: members of the header
     big_chord: int = 100_000
+    keyed: int = 20_000
+    keys: int = 1_000
+    fairness: int = 1_000_000  #: tasks of the one tenant; of the other there are ten
 
     def of(self, peer: Peer, sizes: dict[str, int] | None, default: int) -> int:
         """A size that differs between the peers, so that each runs for some seconds."""
@@ -165,8 +168,48 @@ def big_chord(lab: Lab, peer: Peer) -> Values:
     }
 
 
+def keyed(lab: Lab, peer: Peer) -> Values:
+    """The same drain without limits and with one task at a time of each of many keys."""
+    n, keys = lab.sizes.keyed, lab.sizes.keys
+    values: Values = {}
+    for name in ("plain", "keyed"):
+        peer.reset()
+        lab.marks.clear()
+        sent = peer.produce("bulk", 0, n) if name == "plain" else peer.produce("keyed", 0, n, keys)
+        values[f"{name}_sent"] = n / sent["seconds"]
+        peer.settle()
+        broker = peer.broker_cpu()
+        with peer.worker() as worker:
+            values[f"{name}_drain"] = _drained(lab, peer, worker, n)
+            values[f"{name}_cpu"] = 1e6 * (worker.cpu() + peer.broker_cpu() - broker) / n
+    values["keyed_kept"] = values["keyed_drain"] / values["plain_drain"]
+    return values
+
+
+def fairness(lab: Lab, peer: Peer) -> Values:
+    """One tenant has a million tasks waiting, another one sends ten: when do those start."""
+    n = lab.sizes.fairness
+    peer.reset()
+    lab.marks.clear()
+    peer.produce("keyed", 0, n, 1, 0, 8)
+    peer.settle()
+    with peer.worker() as worker:
+        lab.marks.wait(0, 1000, 60, worker.alive)
+        sent = peer.produce("keyed", n, 10, 1, 1, 8)["sent"]
+        small = lab.marks.wait(n, 10, 60, worker.alive)
+        big = [at for at in lab.marks.read(0, n) if at > sent]
+    first, last = min(small), max(small)
+    return {
+        "fair_first": (first - sent) / 1e6,
+        "fair_last": (last - sent) / 1e6,
+        "fair_first_others": sum(at < first for at in big),
+        "fair_last_others": sum(at < last for at in big),
+    }
+
+
 PHASES: dict[str, Phase] = {
-    f.__name__: f for f in (enqueue, drain, latency, eta, chain, group, chord, big_chord)
+    f.__name__: f
+    for f in (enqueue, drain, latency, eta, chain, group, chord, big_chord, keyed, fairness)
 }
 
 

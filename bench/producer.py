@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -26,6 +27,20 @@ def bulk(start: int, n: int, size: int = 1000) -> dict[str, Any]:
     for i in range(start, start + n, size):
         library.group(noop.s(k) for k in range(i, min(i + size, start + n))).apply_async()
     return {"seconds": time.perf_counter() - begin}
+
+
+def keyed(start: int, n: int, keys: int, first: int = 0, slots: int = 1) -> dict[str, Any]:
+    """`bulk`, with a limit: each job passes one of `keys` lines, from number `first` on."""
+    from pgcelery.engine import Client, Gate, NewJob
+
+    send = Client.enqueue
+    gates = itertools.cycle((Gate("bench", str(first + k), slots=slots),) for k in range(keys))
+
+    def gated(self: Client, jobs: list[NewJob], **options: Any) -> dict[str, str]:
+        return send(self, [job._replace(gates=next(gates)) for job in jobs], **options)
+
+    Client.enqueue = gated  # type: ignore[method-assign]
+    return bulk(start, n) | {"sent": time.time_ns()}
 
 
 def eta(start: int, n: int, countdown: int, size: int = 1000) -> dict[str, Any]:
@@ -130,7 +145,8 @@ def _pace(n: int, rate: int) -> Iterator[int]:
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
-    f.__name__: f for f in (enqueue, bulk, eta, paced, results, chain, group, chord, big_chord)
+    f.__name__: f
+    for f in (enqueue, bulk, keyed, eta, paced, results, chain, group, chord, big_chord)
 }
 
 if __name__ == "__main__":

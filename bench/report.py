@@ -59,9 +59,20 @@ MEASURES = {
     "big_rss": Measure("  RSS of the worker, peak", "MB", False),
     "big_pss": Measure("  PSS of the worker, peak", "MB", False),
     "big_pss_growth": Measure("  memory it costs the worker, PSS", "MB", False),
+    "plain_sent": Measure("enqueue without limits, groups of 1,000", "/s", True),
+    "keyed_sent": Measure("enqueue over 1,000 keys, groups of 1,000", "/s", True),
+    "plain_drain": Measure("drain without limits", "/s", True),
+    "keyed_drain": Measure("drain over 1,000 keys, one at a time of each", "/s", True),
+    "keyed_kept": Measure("  throughput kept", "x", True),
+    "plain_cpu": Measure("  CPU a task, worker + broker, without limits", "µs", False),
+    "keyed_cpu": Measure("  CPU a task, worker + broker, keyed", "µs", False),
+    "fair_first": Measure("ten of B behind a million of A: B sent to first start", "ms", False),
+    "fair_last": Measure("  until the last start", "ms", False),
+    "fair_first_others": Measure("  tasks of A started until B's first", "", False),
+    "fair_last_others": Measure("  tasks of A started until B's last", "", False),
 }
 #: what says nothing when divided
-NO_RATIO = {"others", "eta_kept", "eta_growth", "big_members"}
+NO_RATIO = {"others", "eta_kept", "eta_growth", "big_members", "keyed_kept"}
 
 
 class Results:
@@ -151,6 +162,8 @@ class Results:
                 "with the ETA backlog {:.2f} of throughput is kept, wanted 0.9",
             ),
             ("eta_growth", 5.0, False, "the ETA backlog costs {:.1f} MB, wanted at most 5"),
+            ("keyed_kept", 0.5, True, "with a key each {:.2f} of throughput is kept, wanted 0.5"),
+            ("fair_first_others", 50.0, False, "{:.0f} of A start before B's first, wanted 50"),
         ):
             value = self.median(name, ours) if name in self.values else None
             if value is not None:

@@ -10,7 +10,7 @@ declare
 begin
     select * into f from pgcelery.free_v1(parent_ids, completed);
     if f.freed is null then
-        return '{}';
+        return '{}'::integer[];
     end if;
     return pgcelery.place_v2(f.freed, f.failed, null, '{}');
 end

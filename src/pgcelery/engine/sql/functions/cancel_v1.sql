@@ -40,32 +40,36 @@ begin
 
         select * into job from pgcelery.jobs j where j.id = c.id;
         ended := false;
+        held := 0;
         if found then
-            delete from pgcelery.ready r
-            where r.queue_id = job.queue_id and r.priority = job.priority and r.tag = 0
-              and r.seq = job.seq;
-            ended := found;
+            if job.due_at is not null then  -- first, as what is due moves from there
+                delete from pgcelery.scheduled s
+                where s.queue_id = job.queue_id and s.due_at = job.due_at and s.seq = job.seq;
+                ended := found;
+            end if;
+            if not ended then
+                delete from pgcelery.ready r
+                where r.queue_id = job.queue_id and r.priority = job.priority and r.tag = 0
+                  and r.seq = job.seq
+                returning r.flags into held;
+                ended := found;
+            end if;
             if not ended and job.gates is not null then
                 delete from pgcelery.ready r
                 where r.queue_id in (-job.queue_id, 0) and r.priority = job.priority
                   and r.seq = job.seq
                 returning r.flags into held;
                 ended := found;
-                if ended and held & 2 = 2 then
-                    select * into freed from pgcelery.release_v2(array[c.id]);
-                    perform pgcelery.reopen_v1(freed.names, freed.keys);
-                end if;
+            end if;
+            if ended and held & 2 = 2 then
+                select * into freed from pgcelery.release_v2(array[c.id]);
+                perform pgcelery.reopen_v1(freed.names, freed.keys);
             end if;
             if not ended and job.gates is not null then
                 delete from pgcelery.gated w
                 using unnest(job.gates) g
                 where w.name = g.name and w.key = g.key and w.priority = job.priority
                   and w.seq = job.seq;
-                ended := found;
-            end if;
-            if not ended and job.due_at is not null then
-                delete from pgcelery.scheduled s
-                where s.queue_id = job.queue_id and s.due_at = job.due_at and s.seq = job.seq;
                 ended := found;
             end if;
             if not ended and job.parents > 0 then

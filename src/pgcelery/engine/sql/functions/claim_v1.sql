@@ -1,10 +1,10 @@
 -- Claim up to `want` jobs that are ready in these queues, for one worker: by priority, and within one
--- by turns from a queue's two lanes. Of each claim an eighth (of small ones, one in eight) goes to a
--- lower priority that has waited for longer than patience_s. `late_ids` are queues whose jobs this
+-- by turns from a queue's two lanes. Of each claim `charity` go to a lower priority that has waited for
+-- longer than patience_s: an eighth of `want`; of small ones, one in eight. `late_ids` are queues whose jobs this
 -- worker may have when nobody who suits them better has taken them within `late_s` seconds.
 -- Rows as of step_v3: kind 0, and 4 when a late queue has something that is not late enough.
 create function pgcelery.claim_v1(
-    me integer, want integer, queue_ids integer[], late_ids integer[], late_s double precision[],
+    me integer, want integer, charity integer, queue_ids integer[], late_ids integer[], late_s double precision[],
     patience_s double precision
 ) returns table (kind integer, job_id text, token bigint, queue_id integer, name text,
                  payload bytea, priority integer, delivery integer, flags integer, fed_by text)
@@ -16,7 +16,6 @@ as $$
 #variable_conflict use_column
 declare
     remaining integer := want;
-    charity integer := case when want >= 8 then want / 8 when random() < 0.125 then 1 else 0 end;
     q integer;
     lane integer;
     got integer;
@@ -32,7 +31,7 @@ begin
         where u.id > 0 and (exists (select from pgcelery.ready r where r.queue_id = u.id)
                             or exists (select from pgcelery.ready r where r.queue_id = -u.id));
     end if;
-    for place in 1..cardinality(queue_ids) + cardinality(late_ids) loop
+    for place in 1..cardinality(queue_ids) + coalesce(cardinality(late_ids), 0) loop
         q := case when place <= cardinality(queue_ids) then queue_ids[place]
                   else late_ids[place - cardinality(queue_ids)] end;
         fifo := exists (select from pgcelery.ready r where r.queue_id = q);

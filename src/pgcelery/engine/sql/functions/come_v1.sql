@@ -19,18 +19,19 @@ begin
     ), put as (
         insert into pgcelery.gated (name, key, priority, seq, job_id, queue_id, deliveries, flags)
         select (w.gates[1]).name, (w.gates[1]).key, w.priority, w.seq, w.id, w.queue_id, w.deliveries,
-               w.flags
+               w.flags | case when cardinality(w.gates) > 1 or (w.gates[1]).rate is not null
+                              then 8192 else 0 end
         from waits w
     ), lines as (
-        select g.name, g.key, w.queue_id, cardinality(w.gates) > 1 as several, w.seq,
+        select g.name, g.key, w.queue_id, w.seq,
                row(g.name, g.key, g.slots, g.weight, g.strategy, g.rate, g.period_s, g.burst, g.fixed,
                    1)::pgcelery.gate as own
         from waits w cross join lateral unnest(w.gates) g
     ), told as (
-        insert into pgcelery.comers (name, key, queue_id, own, several)
-        select distinct on (l.name, l.key, l.queue_id) l.name, l.key, l.queue_id, l.own, l.several
+        insert into pgcelery.comers (name, key, queue_id, own)
+        select distinct on (l.name, l.key, l.queue_id) l.name, l.key, l.queue_id, l.own
         from lines l
-        order by l.name, l.key, l.queue_id, l.several desc, l.seq desc
+        order by l.name, l.key, l.queue_id, l.seq desc
     )
     select array(select distinct w.queue_id from waits w) into woken;
     return woken;

@@ -25,6 +25,7 @@ as $$
 declare
     created text[];
     comers text[];
+    comer_flags smallint[];
     hung integer;
 begin
     existing := '{}';
@@ -99,14 +100,16 @@ begin
     )
     select coalesce(array_agg(b.id), '{}'),
            array_agg(b.id) filter (where b.parents = 0 and b.flags & 2 = 2
-                                   and (b.due_at is null or b.due_at <= now()))
-    into created, comers
+                                   and (b.due_at is null or b.due_at <= now())),
+           array_agg((b.flags & 3)::smallint)
+               filter (where b.parents = 0 and b.flags & 2 = 2
+                       and (b.due_at is null or b.due_at <= now()))
+    into created, comers, comer_flags
     from born b;
 
     if comers is not null then
         perform pgcelery.come_v1(comers, array_fill(0::smallint, array[cardinality(comers)]),
-                                 array(select (j.flags & 3)::smallint from unnest(comers) as c(id)
-                                       join pgcelery.jobs j on j.id = c.id));
+                                 comer_flags);
     end if;
     if exists (select from unnest(rules) as u(rule) where u.rule is not null) then
         perform pgcelery.replace_delayed_v1(created);

@@ -1,8 +1,8 @@
 -- Record the end of runs: fenced by their tokens, with their results and their follow-up jobs, in the
 -- caller's transaction, which has to count them down at their children (free_v1 with what `parents`
--- and `completed` say) and to let others through the lines where slots were given back (`names`, `keys`),
--- which it has locked before. State 5 ends a run but not its job: that is parked until a follow-up, now or
--- later, goes on with its id. A token that is not current any more is late: kept in `late`, and
+-- and `completed` say) and to look at the lines whose slots are given back (`names`, `keys`), which it
+-- has locked. State 5 ends a run but not its job: that is parked until a follow-up, now or later, goes
+-- on with its id. A token that is not current any more is late: kept in `late`, and
 -- nothing of it is applied. A repeat of an outcome that was recorded (the answer to it got lost) is
 -- not late and not repeated. Follow-ups join the workflow of the run that made them. Drops are jobs
 -- that wait, downstream of the run in its workflow: they are gone, as if never sent, before the follow-ups come;
@@ -16,8 +16,8 @@ create function pgcelery.finish_v3(
     f_parents integer[], f_flags smallint[], f_rules text[],
     f_workflows text[], f_lives double precision[], f_edge_parents text[], f_edge_children text[],
     d_tokens bigint[], d_ids text[],
-    out parents text[], out completed boolean[], out names text[], out keys text[], out late_ids text[], out late_reasons text[],
-    out woken integer[], out told_ids text[], out told_channels text[]
+    out parents text[], out completed boolean[], out names text[], out keys text[],
+    out late_ids text[], out late_reasons text[], out woken integer[], out told_ids text[], out told_channels text[]
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -28,9 +28,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     ended bigint[];
-    dropped text[];
     gated text[];
-    opened record;
+    dropped text[];
 begin
     with given as (
         select * from unnest(tokens, ids, states, results, ttls) as g(token, id, state, result, ttl_s)
@@ -62,6 +61,9 @@ begin
            array_agg(g.id) filter (where g.flags & 2 = 2)
     into ended, parents, completed, gated
     from gone g;
+    if gated is not null then  -- before a follow-up with its id has other gates
+        select r.names, r.keys into names, keys from pgcelery.release_v2(gated) r;
+    end if;
 
     if cardinality(ended) < cardinality(tokens) then
         with refused as (
@@ -78,13 +80,6 @@ begin
             returning late.job_id, late.reason
         )
         select array_agg(r.job_id), array_agg(r.reason) into late_ids, late_reasons from refused r;
-    end if;
-
-    if gated is not null then
-        -- Before a follow-up goes on with the id of one, and its gates are others.
-        select * into opened from pgcelery.release_v2(gated);
-        names := opened.names;
-        keys := opened.keys;
     end if;
 
     if cardinality(d_ids) > 0 then

@@ -18,7 +18,7 @@ declare
     returned integer;
     pruned integer;
     gated text[];
-    come integer[] := '{}';
+    come integer[] := '{}'::integer[];
     freed record;
     opened record;
 begin
@@ -116,7 +116,7 @@ begin
 
     -- A result that a job of the same workflow may yet need stays for another hour.
     with old as (
-        select s.id, s.state,
+        select s.id, s.state, s.token,
                case when j.flags & 1 = 1 then j.workflow end as workflow
         from pgcelery.results s
         left join pgcelery.jobs j on j.id = s.id
@@ -140,16 +140,22 @@ begin
         delete from pgcelery.results s
         using old o
         where s.id = o.id and not exists (select from kept k where k.id = o.id)
-        returning s.id, s.state
+        returning s.id, s.state, s.token
     ), jobs as (
-        delete from pgcelery.jobs j using gone g where j.id = g.id and g.state >= 10
+        delete from pgcelery.jobs j using gone g
+        where j.id = g.id and g.state >= 10
+          and (j.flags & 2 = 0 or g.token is not null or not pgcelery.at_large_v1(j))
     )
     select count(*) into pruned from gone;
 
     delete from pgcelery.cancels c where c.requested_at < now() - interval '1 day'
         and not exists (select from pgcelery.running r where r.job_id = c.job_id);
+    -- Of large tables a part in each round.
     delete from pgcelery.lines l where (l.name, l.key) in (
-        select i.name, i.key from pgcelery.lines i
+        select i.name, i.key
+        from pgcelery.lines i tablesample system (
+            (select least(100, 20000.0 / greatest(c.relpages, 1)) from pg_class c
+             where c.oid = 'pgcelery.lines'::regclass))
         where i.in_use = 0
           and (i.tat is null or i.tat + make_interval(secs => case when i.fixed then i.period_s else 0 end)
                                 < now())
@@ -157,13 +163,19 @@ begin
         limit prune_batch
         for update skip locked);
     delete from pgcelery.uniques x where x.key in (
-        select i.key from pgcelery.uniques i
+        select i.key
+        from pgcelery.uniques i tablesample system (
+            (select least(100, 20000.0 / greatest(c.relpages, 1)) from pg_class c
+             where c.oid = 'pgcelery.uniques'::regclass))
         where i.until < now()
            or (i.mode < 2 and (not exists (select from pgcelery.jobs j where j.id = i.job_id)
                                or exists (select from pgcelery.results s
                                           where s.id = i.job_id and s.finished_at is not null)))
         limit prune_batch
         for update skip locked);
+    delete from pgcelery.timers t
+    where t.due_at < now() - interval '1 minute'
+      and not exists (select from pgcelery.lines l where l.name = t.name and l.key = t.key);
     delete from pgcelery.delayed d
     where not exists (select from pgcelery.scheduled s join pgcelery.jobs j
                       on s.queue_id = j.queue_id and s.due_at = j.due_at and s.seq = j.seq

@@ -31,7 +31,7 @@ begin
     from lost l
     where l.flags & 2 = 2;
     if freed.ids is null then
-        return '{}';
+        return '{}'::integer[];
     end if;
     perform pgcelery.release_v2(freed.ids);
     return pgcelery.come_v1(freed.ids, freed.deliveries, freed.flags);

@@ -20,6 +20,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     gated text[];
+    gated_flags smallint[];
 begin
     -- In one order: of two replays of a job, the second one finds that it has not ended.
     perform from pgcelery.results s
@@ -87,12 +88,13 @@ begin
         where a.pending = 0 and a.flags & 2 = 0
     )
     select array(select distinct a.queue_id from again a where a.pending = 0),
-           array(select a.id from again a where a.pending = 0 and a.flags & 2 = 2)
-    into woken, gated;
+           array(select a.id from again a where a.pending = 0 and a.flags & 2 = 2 order by a.id),
+           array(select a.flags::smallint from again a
+                 where a.pending = 0 and a.flags & 2 = 2 order by a.id)
+    into woken, gated, gated_flags;
     if cardinality(gated) > 0 then
         perform pgcelery.come_v1(gated, array_fill(0::smallint, array[cardinality(gated)]),
-                                 array(select (j.flags & 3)::smallint from unnest(gated) as u(id)
-                                       join pgcelery.jobs j on j.id = u.id));
+                                 gated_flags);
     end if;
 
     delete from pgcelery.results s using unnest(ids) as g(id) where s.id = g.id;

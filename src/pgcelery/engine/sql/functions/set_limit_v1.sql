@@ -14,10 +14,20 @@ declare
 begin
     -- One change at a time, and none while somebody makes a line (lock_lines_v1), whom it would miss.
     lock table pgcelery.limits in exclusive mode;
-    delete from pgcelery.limits l where l.name = of_name and l.key is not distinct from of_key;
-    if coalesce(new_slots, new_weight, new_rate, new_burst) is not null then
+    if coalesce(new_slots, new_weight, new_rate, new_burst) is null then
+        delete from pgcelery.limits l where l.name = of_name and l.key is not distinct from of_key;
+    elsif of_key is null then
         insert into pgcelery.limits (name, key, slots, weight, rate, period_s, burst)
-        values (of_name, of_key, new_slots, new_weight, new_rate, new_period_s, new_burst);
+        values (of_name, of_key, new_slots, new_weight, new_rate, new_period_s, new_burst)
+        on conflict (name) where key is null do update
+        set slots = excluded.slots, weight = excluded.weight, rate = excluded.rate,
+            period_s = excluded.period_s, burst = excluded.burst, set_at = now();
+    else
+        insert into pgcelery.limits (name, key, slots, weight, rate, period_s, burst)
+        values (of_name, of_key, new_slots, new_weight, new_rate, new_period_s, new_burst)
+        on conflict (name, key) where key is not null do update
+        set slots = excluded.slots, weight = excluded.weight, rate = excluded.rate,
+            period_s = excluded.period_s, burst = excluded.burst, set_at = now();
     end if;
     perform from pgcelery.lines l
     where l.name = of_name and (of_key is null or l.key = of_key)
@@ -25,19 +35,21 @@ begin
     for update;
     with changed as (
         update pgcelery.lines l
-        set slots = (n.now).slots, weight = (n.now).weight, rate = (n.now).rate,
-            period_s = (n.now).period_s, burst = (n.now).burst,
-            -- What was started too early is made up for at the new rate.
-            tat = case when l.fixed or l.rate is null or not l.tat > clock_timestamp() then l.tat
-                       else clock_timestamp() + (l.tat - clock_timestamp())
-                            * ((n.now).period_s / (n.now).rate) / (l.period_s / l.rate) end
-        from (select i.name, i.key, pgcelery.in_force_v1(i.own) as now
+        set slots = n.slots, weight = n.weight, rate = n.rate, period_s = n.period_s, burst = n.burst,
+            -- What is owed is units, not time.
+            tat = case when l.tat > clock_timestamp() and not n.fixed and not l.fixed and l.rate > 0 and n.rate > 0
+                       then clock_timestamp() + (l.tat - clock_timestamp())
+                            * ((n.period_s / n.rate) / (l.period_s / l.rate))
+                       else l.tat end
+        from (select f.*
               from pgcelery.lines i
+              cross join lateral pgcelery.in_force_v1(i.own) f
               where i.name = of_name and (of_key is null or i.key = of_key)) n
         where l.name = n.name and l.key = n.key
         returning l.name, l.key
     )
     select array_agg(c.name), array_agg(c.key) into names, keys from changed c;
+    -- Who has one of these has its line, and has seen the limit.
     update pgcelery.timers t set due_at = clock_timestamp()
     where t.name = of_name and (of_key is null or t.key = of_key) and t.due_at > clock_timestamp();
     return pgcelery.reopen_v1(names, keys)

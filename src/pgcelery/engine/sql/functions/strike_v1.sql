@@ -1,5 +1,5 @@
 -- What a line's strategy cancels, before it lets through: 1 what finds no slot, 2 what runs for the
--- sake of what is newer, 3 what waited before the newest. What waits is moved to where it is ended
+-- sake of what is newer, 3 what finds no slot and is not the newest. What waits is moved to where it is ended
 -- without running (queue 0 of `ready`; flags 2048 no slot, 4096 a newer one came); what runs gets a
 -- wish to be cancelled. The line is locked. Returns whether runs are to be cancelled.
 create function pgcelery.strike_v1(line pgcelery.lines) returns boolean
@@ -11,23 +11,22 @@ set enable_mergejoin = off
 as $$
 declare
     free integer := line.slots - line.in_use;
-    kept integer := case when line.strategy = 1 then greatest(0, free)
-                         when line.strategy = 2 then line.slots else 1 end;
+    kept integer := case when line.strategy = 1 then 0 when line.strategy = 2 then line.slots else 1 end;
     waiting integer;
     surplus integer;
 begin
     -- One that has run before has its place: it is not a newcomer, and nobody's rival.
     with newcomers as (
         select g.priority, g.seq, g.job_id, j.last_token is null and g.deliveries = 0 as fresh,
-               row_number() over (order by case when line.strategy = 1 then g.seq else -g.seq end)
-                   as place
+               row_number() over (order by g.priority, g.seq) as place,
+               row_number() over (order by g.seq desc) as youth
         from pgcelery.gated g
         join pgcelery.jobs j on j.id = g.job_id
         where g.name = line.name and g.key = line.key
     ), gone as (
         delete from pgcelery.gated g
         using newcomers c
-        where c.place > kept and c.fresh
+        where c.fresh and c.youth > kept and (line.strategy = 2 or c.place > free)
           and g.name = line.name and g.key = line.key and g.priority = c.priority and g.seq = c.seq
         returning g.priority, g.seq, g.job_id, g.deliveries, g.flags
     )

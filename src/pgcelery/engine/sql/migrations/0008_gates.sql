@@ -34,9 +34,10 @@ create table pgcelery.lines (
     period_s double precision not null,
     burst integer not null,
     fixed boolean not null,
-    several boolean not null default false,   -- jobs of it may have other gates too
     in_use integer not null default 0,
-    tag bigint not null default 0,            -- virtual time at which its next job starts
+    tag bigint not null default 0,            -- virtual time at which its next job starts,
+    lane integer not null default 0,          -- by the clock of this queue's fair lane,
+    level smallint not null default 0,        -- at this priority
     tat timestamptz,                          -- theoretical arrival time (GCRA), or when the window began
     used integer not null default 0,          -- units taken in a fixed window
     primary key (name, key)
@@ -51,7 +52,7 @@ create table pgcelery.gated (
     job_id text collate "C" not null,
     queue_id integer not null,
     deliveries smallint not null,
-    flags smallint not null,
+    flags smallint not null,                  -- of the job, and 8192: this is not all that it must pass
     primary key (name, key, priority, seq)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
@@ -62,8 +63,7 @@ create table pgcelery.comers (
     name text collate "C" not null,
     key text collate "C" not null,
     queue_id integer,
-    own pgcelery.gate,                        -- null: as it was
-    several boolean not null default false
+    own pgcelery.gate                         -- null: as it was
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
 
@@ -204,6 +204,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/reschedule_v1.sql
 -- install functions/reclaim_v1.sql
 -- install functions/beat_v2.sql
+-- install functions/at_large_v1.sql
 -- install functions/cancel_v1.sql
 -- install functions/maintain_v1.sql
 -- install functions/purge_v1.sql
