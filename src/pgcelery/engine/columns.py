@@ -151,8 +151,18 @@ def _rules(job: NewJob) -> str | None:
     rules: dict[str, Any] = {}
     if job.gates:
         rules["g"] = [
-            [g.name, g.key, g.slots, g.weight, int(g.strategy), g.rate, g.period_s, g.burst]
-            + [g.fixed, g.units]
+            [
+                g.name,
+                g.key,
+                g.slots,
+                g.weight,
+                int(g.strategy),
+                g.rate,
+                g.period_s,
+                g.burst,
+                g.fixed,
+                g.units,
+            ]
             for g in job.gates
         ]
     if job.unique is not None:
