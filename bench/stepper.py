@@ -28,11 +28,12 @@ def main(dsn: str, count: int, batch: int) -> None:
     queue = client.intern(["q"])["q"]
     params: list[Any] = [arrays.IntegerArray.of([queue])]
     try:
-        territory = importlib.import_module("pgcelery.engine.territory").Territory()
+        made = importlib.import_module("pgcelery.engine.territory").Territory
     except ModuleNotFoundError:
         extra: list[Any] = []
     else:
-        territory.queues["q"] = queue
+        territory = made({"worker": "w"}, 0.2)
+        territory.serve({"q": queue})
         params, extra = territory.params(0), [60.0]
     conn = psycopg.connect(dsn, autocommit=True)
     arrays.register(conn.adapters)
