@@ -26,6 +26,9 @@ class EngineConfig:
     poll_max_s: float = 5.0  #: slowest poll of an idle worker that hears notifications
     poll_deaf_max_s: float = 0.25  #: the same without LISTEN (behind a transaction pooler)
     listen: bool = True  #: use LISTEN/NOTIFY where it works
+    relay: bool = (
+        True  #: pool processes go on with chains themselves, over connections of their own
+    )
     max_batch: int = 200  #: most jobs claimed in one round trip
     synchronous_completion: bool = True  #: wait for the disk when outcomes are written
     max_payload_bytes: int = 100 * 1024 * 1024

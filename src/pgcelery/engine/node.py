@@ -23,7 +23,7 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
-from pgcelery.engine.outbox import Tray, again_params, ended_params
+from pgcelery.engine.outbox import Doubts, Tray, again_params, ended_params
 from pgcelery.engine.statements import (
     Kind,
     Row,
@@ -76,6 +76,7 @@ class Node:
         self._sql = statements(config.schema)
         self.ended = Tray()
         self.again = Tray()
+        self.doubts = Doubts()
         self._flying: set[str] = set()  # names of statements sent and not answered
         self._asked = 0
         self._turn = 0
@@ -143,15 +144,14 @@ class Node:
             self._send("listen", self._sql.listen, [], lambda rows: None)
         if self.worker_id is not None:
             logger.info("database connection is back", extra={"action": "node.reconnected"})
-            known = [*self._held(), *self.ended.tokens(), *self.again.tokens()]
-            self._send(
-                "reclaim",
-                self._sql.reclaim,
-                [self.worker_id, BigintArray.of(known)],
-                lambda rows: None,
-            )
+            self._reclaim([*self._held(), *self.doubts.tokens()])
         self._beat_at = now
         self.wake()
+
+    def _reclaim(self, held: list[int]) -> None:
+        """Give back what was claimed for this worker and is neither held nor has ended."""
+        known = BigintArray.of([*held, *self.ended.tokens(), *self.again.tokens()])
+        self._send("reclaim", self._sql.reclaim, [self.worker_id, known], lambda rows: None)
 
     def register(self) -> None:
         """Enter this worker into the table of workers; its lease starts."""
@@ -217,9 +217,20 @@ class Node:
         tray.add(outcome, now)
 
     @property
+    def relays(self) -> bool:
+        """Whether pool processes may claim for it: nothing of theirs is being reclaimed."""
+        return self.ready and "reclaim" not in self._flying and not self._left
+
+    def handed_on(self, outcome: Outcome, told: list[str]) -> None:
+        """Hear that a pool process recorded an outcome; `told` are the channels that wait for it."""
+        self._recorded(outcome)
+        for channel in told:
+            self._tell(channel, *packed([outcome.id]))
+
+    @property
     def settled(self) -> bool:
         """Whether every outcome was answered for."""
-        return self.ended.empty and self.again.empty
+        return self.ended.empty and self.again.empty and self.doubts.empty
 
     def converse(self, now: float, want: int, busy: bool) -> None:
         """Send what is due: beats, upkeep, outcomes, and a wish for up to `want` jobs.
@@ -251,6 +262,7 @@ class Node:
                 self._maintained,
             )
         self._reschedule()
+        self._unclaim()
         self._step(now, min(want, self.config.max_batch), busy)
 
     def _reschedule(self) -> None:
@@ -267,6 +279,17 @@ class Node:
                 self._rescheduled,
                 lambda state: self._refused(self.again, state),
             )
+
+    def _unclaim(self) -> None:
+        if not self.doubts.settled or "unclaim" in self._flying:
+            return
+        claims = self.doubts.settled.copy()
+
+        def gone(rows: Rows) -> None:
+            self.doubts.settled -= claims
+            self.wake()
+
+        self._send("unclaim", self._sql.unclaim, [BigintArray.of(sorted(claims))], gone)
 
     def _step(self, now: float, want: int, busy: bool) -> None:
         if "step" in self._flying or self.link.state is not LinkState.OPEN:
@@ -370,6 +393,7 @@ class Node:
     def _account(self, outcomes: list[Outcome], rows: list[Row]) -> None:
         late = {row.job_id: row.name or "" for row in rows if row.kind is Kind.LATE}
         for outcome in outcomes:
+            self.doubts.settle(outcome.token)
             if outcome.id in late:
                 logger.warning(
                     "outcome of job %s refused: %s",
@@ -440,6 +464,7 @@ class Node:
     def leave(self) -> None:
         """Strike this worker off; for when nothing of it runs any more."""
         if self.ready and self.worker_id is not None:
+            self._reclaim([])  # what a killed pool process may have claimed
             self._send("leave", self._sql.leave, [self.worker_id], lambda rows: None)
             self._left = True
 

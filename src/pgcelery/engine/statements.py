@@ -60,6 +60,7 @@ class Kind(IntEnum):
 class Flag(IntEnum):
     """Bits of a claim's flags."""
 
+    AWAITED = 1
     LOST = 32
     PARENT_FAILED = 4
     CANCELLED = 8
@@ -91,6 +92,7 @@ class Statements(NamedTuple):
     register: Statement
     leave: Statement
     reclaim: Statement
+    unclaim: Statement
     tell: Statement
     listen: Statement
 
@@ -138,6 +140,7 @@ def statements(schema: str) -> Statements:
         register=make("register", _TEXT, _TEXT, _INT4, TextArray.oid, _JSONB, _FLOAT8),
         leave=make("leave", _INT4),
         reclaim=make("reclaim", _INT4, BigintArray.oid),
+        unclaim=make("unclaim", BigintArray.oid),
         tell=make("tell", _TEXT, _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
     )
@@ -210,4 +213,5 @@ def job(row: Row, queue: str, ended: Mapping[str, Outcome] | None = None) -> Job
         lost=bool(flags & Flag.LOST),
         parent_failed=bool(flags & Flag.PARENT_FAILED),
         fed=None if parent is None else (parent.id, int(parent.state), parent.result),
+        awaited=bool(flags & Flag.AWAITED),
     )

@@ -1,0 +1,242 @@
+"""How a pool process records a completed run and claims what waited for it, without its node.
+
+A chain would otherwise go from the process to the node, to the database, and back the same way, for
+each of its steps. The process has a connection of its own for this, and the node knows beforehand
+under which token it may claim: so a claim whose answer got lost is found and given back.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pgcelery.engine.arrays import IntegerArray, TextArray
+from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.database import load
+from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.job import Job, Outcome
+from pgcelery.engine.link import Link, LinkState, Rows, Statement
+
+_INT4, _INT8, _TEXT, _BYTEA, _FLOAT8 = 23, 20, 25, 17, 701
+_MARGIN = 0.2  # of the lease: what must be left of it, and the most that an answer may take
+_RETRY_S = (0.05, 10.0)  # first and slowest pause between attempts to connect
+_REFUSED_PAUSE_S = 0.5  # after the server refused a statement
+_OVERTAKEN = "40001"  # another transaction was quicker: no reason to pause
+
+
+class Terms(NamedTuple):
+    """What a node allows its pool's processes."""
+
+    worker_id: int
+    queues: tuple[tuple[int, str], ...]  #: that it serves, by id
+
+
+class Step(NamedTuple):
+    """An outcome that was recorded, and the job that was claimed with it."""
+
+    outcome: Outcome
+    job: Job
+    spare: int  #: token of the next claim
+    told: list[str]  #: channels of those who wait for the outcome
+
+
+class AnswerLost(Exception):
+    """Whether anything was recorded is not known, nor whether a claim was made."""
+
+
+class Relay:
+    """The side of the pool process. Opens nothing before `wanted` is set; not thread-safe.
+
+    Args:
+        config: Where and how.
+        reserved: Called with a new token before anything is claimed under it.
+    """
+
+    def __init__(self, config: EngineConfig, reserved: Callable[[int], None]) -> None:
+        self.wanted = False  #: there are jobs for which a connection would be of use
+        self._reserved = reserved
+        self._spare: int | None = None
+        self._link = Link(config)
+        self._limit_s = min(config.connect_timeout_s, config.lease_s * _MARGIN)
+        self._margin_s = config.lease_s * _MARGIN
+        self._connect_s = config.connect_timeout_s
+        self._asked = False  # for a token
+        self._not_before = 0.0  # monotonic time of the next attempt
+        self._pause_s = _RETRY_S[0]
+        self._answer: Rows | None = None
+        self._refused: str | None = None
+        oids = (_INT4, _INT8, _TEXT, _BYTEA, _FLOAT8, _INT8, IntegerArray.oid, _FLOAT8)
+        self._relay = Statement(b"relay", load("nodes/relay", config.schema), oids)
+        self._reserve = Statement(b"reserve", load("nodes/reserve", config.schema), ())
+
+    @property
+    def ready(self) -> bool:
+        """Whether `step` may be called."""
+        return (
+            self._spare is not None
+            and self._link.state is LinkState.OPEN
+            and time.monotonic() >= self._not_before
+        )
+
+    def rest(self, work: select.poll) -> None:
+        """Connect if that is wanted, and watch the connection, until `work` is there.
+
+        Args:
+            work: Polls what tells that the process has something to do.
+        """
+        while self.wanted:
+            now = time.monotonic()
+            if self._link.state is LinkState.CLOSED:
+                if now < self._not_before:
+                    return  # next time
+                self._try(self._link.open)
+                self._asked = False
+                self._not_before = now + self._connect_s  # by then it is connected
+            elif self._asks(now):
+                self._asked = True
+                self._try(
+                    lambda: self._link.send(self._reserve, [], self._take_spare, self._refuse)
+                )
+            elif not self._watch(work, now):
+                return
+
+    def _asks(self, now: float) -> bool:
+        wanting = self._spare is None and not self._asked
+        return wanting and self._link.state is LinkState.OPEN and now >= self._not_before
+
+    def _watch(self, work: select.poll, now: float) -> bool:
+        """Wait for the connection; False if `work` came first."""
+        link = self._link
+        connecting = link.state is LinkState.CONNECTING
+        if connecting and now >= self._not_before:
+            self._broken()
+            return True
+        fd = link.fileno()
+        writing = select.POLLOUT if link.wants_write else 0
+        # While connecting the socket is readable only when libpq waits for that.
+        reading = 0 if connecting and writing else select.POLLIN
+        if fd >= 0:
+            work.register(fd, reading | writing)
+        try:
+            soon = self._not_before > now  # and then there is something to do
+            ripe = dict(work.poll((self._not_before - now) * 1000 if soon else None))
+        finally:
+            if fd >= 0:
+                work.unregister(fd)
+        if any(one != fd for one in ripe):
+            return False
+        self._try(link.advance)
+        if connecting and link.state is LinkState.OPEN:
+            self._not_before, self._pause_s = 0.0, _RETRY_S[0]
+        return True
+
+    def step(self, job: Job, outcome: Outcome, terms: Terms) -> Step | None:
+        """Record a completed run and claim what waited for it.
+
+        Returns:
+            None if nothing was changed: it is not a case for this, or the server refused.
+
+        Raises:
+            AnswerLost: The token that was reserved may be that of a claim now.
+        """
+        assert self._spare is not None
+        self._answer = self._refused = None
+        ids = [id for id, _ in terms.queues]
+        began = time.monotonic()
+        try:
+            self._link.send(
+                self._relay,
+                [
+                    terms.worker_id,
+                    job.token,
+                    job.id,
+                    outcome.result,
+                    outcome.ttl_s,
+                    self._spare,
+                    IntegerArray.of(ids),
+                    self._margin_s,
+                ],
+                self._take_answer,
+                self._refuse,
+            )
+            self._await(began + self._limit_s)
+        except DatabaseUnavailable as exc:
+            self._broken()
+            raise AnswerLost from exc
+        if self._answer is None:
+            return None
+        cells = self._answer[0]
+        if cells[0] is None:
+            return None
+        if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
+            self._broken()
+            raise AnswerLost
+        return self._claimed(outcome, cells, dict(terms.queues))
+
+    def _await(self, deadline: float) -> None:
+        link = self._link
+        waiting = select.poll()
+        fd = link.fileno()
+        waiting.register(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
+        while self._answer is None and self._refused is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise DatabaseUnavailable("no answer in time")
+            waiting.poll(left_s * 1000)
+            link.advance()
+            waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
+
+    def _claimed(self, outcome: Outcome, cells: list[bytes | None], queues: dict[int, str]) -> Step:
+        child, queue_id, name, payload, priority, flags, spare, told = cells
+        assert child is not None and name is not None and payload is not None
+        assert self._spare is not None
+        job = Job(
+            child.decode(),
+            self._spare,
+            queues.get(_int(queue_id), ""),
+            name.decode(),
+            payload,
+            _int(priority),
+            1,
+            fed=(outcome.id, int(outcome.state), outcome.result),
+            awaited=bool(_int(flags) & 1),
+        )
+        self._spare = _int(spare)
+        return Step(outcome, job, self._spare, [] if told is None else TextArray.read(told))
+
+    def _take_answer(self, rows: Rows) -> None:
+        self._answer = rows
+
+    def _take_spare(self, rows: Rows) -> None:
+        self._spare = _int(rows[0][0])
+        self._reserved(self._spare)
+
+    def _refuse(self, state: str, text: str) -> None:
+        self._refused = state
+        if state != _OVERTAKEN:
+            self._asked = False
+            self._not_before = time.monotonic() + _REFUSED_PAUSE_S
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except DatabaseUnavailable:
+            self._broken(keep=True)
+
+    def _broken(self, *, keep: bool = False) -> None:
+        """Close; connect again later. A token that nothing was asked for under is kept."""
+        self._link.close()
+        self._spare = self._spare if keep else None
+        self._not_before = time.monotonic() + self._pause_s
+        self._pause_s = min(self._pause_s * 2, _RETRY_S[1])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.wanted = False
+        self._link.close()
+
+
+def _int(cell: bytes | None) -> int:
+    return int.from_bytes(cell or b"", "big", signed=True)
