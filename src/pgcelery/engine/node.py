@@ -221,12 +221,6 @@ class Node:
         """Whether pool processes may claim for it: nothing of theirs is being reclaimed."""
         return self.ready and "reclaim" not in self._flying and not self._left
 
-    def handed_on(self, outcome: Outcome, told: list[str]) -> None:
-        """Hear that a pool process recorded an outcome; `told` are the channels that wait for it."""
-        self._recorded(outcome)
-        for channel in told:
-            self._tell(channel, *packed([outcome.id]))
-
     @property
     def settled(self) -> bool:
         """Whether every outcome was answered for."""

@@ -7,9 +7,11 @@ under which token it may claim: so a claim whose answer got lost is found and gi
 
 from __future__ import annotations
 
+import json
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from pgcelery.engine.arrays import IntegerArray, TextArray
@@ -17,7 +19,7 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import load
 from pgcelery.engine.errors import DatabaseUnavailable
 from pgcelery.engine.job import Job, Outcome
-from pgcelery.engine.link import Link, LinkState, Rows, Statement
+from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
 
 _INT4, _INT8, _TEXT, _BYTEA, _FLOAT8 = 23, 20, 25, 17, 701
 _MARGIN = 0.2  # of the lease: what must be left of it, and the most that an answer may take
@@ -37,12 +39,11 @@ class Step(NamedTuple):
     """An outcome that was recorded, and the job that was claimed with it."""
 
     outcome: Outcome
-    job: Job
+    job: Job | None  #: None after the last of a row
     spare: int  #: token of the next claim
-    told: list[str]  #: channels of those who wait for the outcome
 
 
-class AnswerLost(Exception):
+class AnswerLost(Exception):  # noqa: N818 - says what happened
     """Whether anything was recorded is not known, nor whether a claim was made."""
 
 
@@ -69,6 +70,10 @@ class Relay:
         self._refused: str | None = None
         oids = (_INT4, _INT8, _TEXT, _BYTEA, _FLOAT8, _INT8, IntegerArray.oid, _FLOAT8)
         self._relay = Statement(b"relay", load("nodes/relay", config.schema), oids)
+        self._end = Statement(
+            b"end", load("nodes/end", config.schema), (_INT8, _TEXT, _BYTEA, _FLOAT8)
+        )
+        self._notify = Statement(b"tell", load("nodes/tell", config.schema), (_TEXT, _TEXT))
         self._reserve = Statement(b"reserve", load("nodes/reserve", config.schema), ())
 
     @property
@@ -142,38 +147,54 @@ class Relay:
             AnswerLost: The token that was reserved may be that of a claim now.
         """
         assert self._spare is not None
-        self._answer = self._refused = None
-        ids = [id for id, _ in terms.queues]
         began = time.monotonic()
-        try:
-            self._link.send(
-                self._relay,
-                [
-                    terms.worker_id,
-                    job.token,
-                    job.id,
-                    outcome.result,
-                    outcome.ttl_s,
-                    self._spare,
-                    IntegerArray.of(ids),
-                    self._margin_s,
-                ],
-                self._take_answer,
-                self._refuse,
-            )
-            self._await(began + self._limit_s)
-        except DatabaseUnavailable as exc:
-            self._broken()
-            raise AnswerLost from exc
-        if self._answer is None:
-            return None
-        cells = self._answer[0]
-        if cells[0] is None:
+        params: list[Param] = [
+            terms.worker_id,
+            job.token,
+            job.id,
+            outcome.result,
+            outcome.ttl_s,
+            self._spare,
+            IntegerArray.of([id for id, _ in terms.queues]),
+            self._margin_s,
+        ]
+        cells = self._ask(self._relay, params, began)
+        if cells is None or cells[0] is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
+        self._tell(outcome, cells[7])
         return self._claimed(outcome, cells, dict(terms.queues))
+
+    def end(self, job: Job, outcome: Outcome) -> Step | None:
+        """Record a completed run that nobody waits for; returns and raises what `step` does."""
+        assert self._spare is not None
+        params: list[Param] = [job.token, job.id, outcome.result, outcome.ttl_s]
+        cells = self._ask(self._end, params, time.monotonic())
+        if cells is None or cells[0] != b"\1":
+            return None
+        self._tell(outcome, cells[1])
+        return Step(outcome, None, self._spare)
+
+    def _ask(
+        self, statement: Statement, params: list[Param], began: float
+    ) -> list[bytes | None] | None:
+        self._answer = self._refused = None
+        try:
+            self._link.send(statement, params, self._take_answer, self._refuse)
+            self._await(began + self._limit_s)
+        except DatabaseUnavailable as exc:
+            self._broken()
+            raise AnswerLost from exc
+        return None if self._answer is None else self._answer[0]
+
+    def _tell(self, outcome: Outcome, channels: bytes | None) -> None:
+        """Tell those who wait for a result; they look by themselves should that fail."""
+        if channels is not None:
+            told = json.dumps([outcome.id])
+            for channel in TextArray.read(channels):
+                self._try(partial(self._link.send, self._notify, [channel, told], _done, _done))
 
     def _await(self, deadline: float) -> None:
         link = self._link
@@ -189,8 +210,10 @@ class Relay:
             waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
 
     def _claimed(self, outcome: Outcome, cells: list[bytes | None], queues: dict[int, str]) -> Step:
-        child, queue_id, name, payload, priority, flags, spare, told = cells
-        assert child is not None and name is not None and payload is not None
+        child, queue_id, name, payload, priority, flags, spare, _ = cells
+        assert child is not None
+        assert name is not None
+        assert payload is not None
         assert self._spare is not None
         job = Job(
             child.decode(),
@@ -204,7 +227,7 @@ class Relay:
             awaited=bool(_int(flags) & 1),
         )
         self._spare = _int(spare)
-        return Step(outcome, job, self._spare, [] if told is None else TextArray.read(told))
+        return Step(outcome, job, self._spare)
 
     def _take_answer(self, rows: Rows) -> None:
         self._answer = rows
@@ -236,6 +259,10 @@ class Relay:
         """Close the connection."""
         self.wanted = False
         self._link.close()
+
+
+def _done(*answer: object) -> None:
+    """Need no answer."""
 
 
 def _int(cell: bytes | None) -> int:

@@ -255,8 +255,9 @@ class Worker:
         for what in self.pool.collect():
             if isinstance(what, Step):
                 self._tokens.pop(what.outcome.id, None)
-                self._node.handed_on(what.outcome, what.told)
-                self._begun([what.job])
+                self._recorded(what.outcome)
+                if what.job is not None:
+                    self._begun([what.job])
                 continue
             if isinstance(what, Unsure):
                 self._node.doubts.add(what.outcome.token, what.claim)

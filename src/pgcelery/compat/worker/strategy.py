@@ -44,7 +44,7 @@ class NodeHandler(TaskHandler):
         self.time_limits: dict[str, tuple[float | None, float | None]] = {}
 
     def hears_first(self) -> bool:
-        """Whether `received` may change a job, or somebody counts on `task_received` being first."""
+        """Whether `received` may change a job, or somebody hears `task_received`."""
         return bool(self.time_limits or state.revoked_stamps or signals.task_received.receivers)
 
     def received(self, jobs: list[Job]) -> None:

@@ -14,7 +14,8 @@ Going on
 --------
 When a job has completed that others wait for, and no permit lies in the pipe, the child tries to
 record it and to claim the one that follows, by itself (`relay`). It says so before that begins. The
-parent knows from `SPARE`, or from what came with the last claim, which token the next one will have.
+last one of such a row it records too. The parent knows from `SPARE`, or from what came with the
+last claim, which token the next one will have.
 
 A child never outlives its parent
 ---------------------------------
@@ -75,7 +76,7 @@ OUTCOME = b"O"  #: a job's outcome
 FAULT = b"F"  #: a job ended without one, with a traceback
 STARTED = b"S"  #: a job with limits begins
 SPARE = b"T"  #: the token under which the child may claim
-WENT_ON = b"W"  #: a job's outcome is recorded, and the child begins the one that followed
+WENT_ON = b"W"  #: a job's outcome is recorded, and the child begins what followed, if anything
 UNSURE = b"U"  #: a job's outcome, which may be recorded, with a claim under the spare token
 BYE = b"B"  #: the child will end, with the reason
 
@@ -154,6 +155,7 @@ class Child:
         self._wear = wear
         self._pid = os.getpid()
         self._token = 0  # of the run that began last
+        self._followed = 0  # of the run that the child claimed last
         self._interrupted = 0
         self._done = 0
         self._running = False
@@ -213,7 +215,8 @@ class Child:
                 self._say(FAULT, fault, took_ns)
                 return reason
             following = None
-            if job.awaited and not reason and self._relay is not None:
+            chained = job.awaited or job.token == self._followed
+            if self._relay is not None and chained and not reason:
                 following = self._go_on(self._relay, job, outcome, took_ns)
             else:
                 self._say(OUTCOME, dump_outcome(outcome), took_ns)
@@ -232,15 +235,18 @@ class Child:
             and (terms := self._page.terms()) is not None
         ):
             try:
-                step = relay.step(job, outcome, terms)
+                step = relay.step(job, outcome, terms) if job.awaited else relay.end(job, outcome)
             except AnswerLost:
-                kind = UNSURE
+                kind = UNSURE if job.awaited else OUTCOME
         if step is None:
             self._say(kind, dump_outcome(outcome), took_ns)
         else:
             self._say(WENT_ON, dump_step(step), took_ns)
         self._page.relaying = False
-        return None if step is None else step.job
+        if step is None or step.job is None:
+            return None
+        self._followed = step.job.token
+        return step.job
 
     def _work(self, job: Job) -> tuple[Outcome | None, bytes, int]:
         """Run a job; its outcome or a traceback, and how long it took."""
@@ -301,13 +307,14 @@ class Child:
 
 def dump_step(step: Step) -> bytes:
     """Encode a step for the socket."""
-    return marshal.dumps((dump_outcome(step.outcome), tuple(step.job), step.spare, step.told))
+    job = None if step.job is None else tuple(step.job)
+    return marshal.dumps((dump_outcome(step.outcome), job, step.spare))
 
 
 def load_step(data: bytes) -> Step:
     """Decode what `dump_step` made."""
-    outcome, job, spare, told = marshal.loads(data)
-    return Step(load_outcome(outcome), Job(*job), spare, told)
+    outcome, job, spare = marshal.loads(data)
+    return Step(load_outcome(outcome), None if job is None else Job(*job), spare)
 
 
 def _peak_memory_kib() -> int:

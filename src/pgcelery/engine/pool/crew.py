@@ -192,21 +192,7 @@ class Crew:
         self, child: ChildProcess, kind: bytes, body: bytes, took_ns: int, now: float
     ) -> None:
         if kind in (wire.OUTCOME, wire.FAULT, wire.UNSURE, wire.WENT_ON):
-            entry = child.next_done(now)
-            self._feed.pace.note(entry.job.name, took_ns / 1e9)
-            if kind == wire.OUTCOME:
-                self.outcomes.append(load_outcome(body))
-            elif kind == wire.WENT_ON:
-                self._follow(child, wire.load_step(body), now)
-            elif kind == wire.UNSURE and child.spare is not None:
-                self.outcomes.append(Unsure(load_outcome(body), child.spare))
-                child.spare = None
-            else:
-                self.lose(entry.job, Lost("child_lost", body.decode(), child.pid))
-            if entry.verdict is not None:  # it survived its signal, or that is still to come
-                self.retire(child)
-            elif child.leaving and not child.entries:
-                child.leave_by = now + self._leave_s
+            self._end(child, kind, body, took_ns, now)
         elif kind == wire.STARTED:
             child.limit(*wire.LIMITS.unpack(body))
         elif kind == wire.SPARE:
@@ -219,14 +205,34 @@ class Crew:
             child.leaving = True
             child.leave_by = now + self._leave_s
 
+    def _end(self, child: ChildProcess, kind: bytes, body: bytes, took_ns: int, now: float) -> None:
+        """Take the end of a child's first job."""
+        entry = child.next_done(now)
+        self._feed.pace.note(entry.job.name, took_ns / 1e9)
+        if kind == wire.OUTCOME:
+            self.outcomes.append(load_outcome(body))
+        elif kind == wire.WENT_ON:
+            self._follow(child, wire.load_step(body), now)
+        elif kind == wire.UNSURE and child.spare is not None:
+            self.outcomes.append(Unsure(load_outcome(body), child.spare))
+            child.spare = None
+        else:
+            self.lose(entry.job, Lost("child_lost", body.decode(), child.pid))
+        if entry.verdict is not None:  # it survived its signal, or that is still to come
+            self.retire(child)
+        elif child.leaving and not child.entries:
+            child.leave_by = now + self._leave_s
+
     def _follow(self, child: ChildProcess, step: Step, now: float) -> None:
-        """Note what a child went on with by itself."""
+        """Note what a child recorded, and perhaps went on with, by itself."""
+        self.outcomes.append(step)
+        if step.job is None:
+            return
         entry = Entry(step.job, now)
         if not self._feed.weigh(entry) and not child.entries:
             child.exclusive = True
         child.go_on(entry, now)
         child.spare = step.spare
-        self.outcomes.append(step)
 
     def _bury(self, child: ChildProcess) -> None:
         """Settle what a dead child leaves: its last words, the job it was at, those behind."""

@@ -26,11 +26,9 @@ declare
     waiting record;
     many integer;
 begin
-    select j.id, j.queue_id, j.name, j.payload, j.priority, (j.flags & 1)::smallint as flags,
-           coalesce(relay_v1.ttl_s, x.ttl_s) as ttl_s
+    select j.id, j.queue_id, j.name, j.payload, j.priority, (j.flags & 1)::smallint as flags
     into waiting
     from pgcelery.running r
-    join pgcelery.jobs x on x.id = r.job_id
     join pgcelery.edges e on e.parent = r.job_id
     join pgcelery.nodes n on n.job_id = e.child
     join pgcelery.jobs j on j.id = e.child
@@ -53,7 +51,9 @@ begin
     end if;
     insert into pgcelery.results as s (id, state, token, result, finished_at, expires_at)
     values (relay_v1.job_id, 10, relay_v1.run, relay_v1.result, now(),
-            now() + make_interval(secs => waiting.ttl_s))
+            now() + make_interval(secs => coalesce(
+                relay_v1.ttl_s,
+                (select j.ttl_s from pgcelery.jobs j where j.id = relay_v1.job_id))))
     on conflict (id) do update
     set state = excluded.state, token = excluded.token,
         result = coalesce(excluded.result, s.result),
