@@ -11,6 +11,7 @@ import json
 import select
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ class Relay:
         self.wanted = False  #: there are jobs for which a connection would be of use
         self._reserved = reserved
         self._spare: int | None = None
-        self._link = Link(config)
+        name = f"{config.application_name} relay"  # so that an operator can tell them apart
+        self._link = Link(replace(config, application_name=name))
         self._limit_s = min(config.connect_timeout_s, config.lease_s * _MARGIN)
         self._margin_s = config.lease_s * _MARGIN
         self._connect_s = config.connect_timeout_s

@@ -39,9 +39,9 @@ begin
       and j.delay_s is null and j.lives_s is null and j.due_at is null
       and (j.expires_at is null or j.expires_at > now())
       and w.lease_until > now() + make_interval(secs => relay_v1.margin_s)
+      and not exists (select from pgcelery.edges o where o.parent = e.parent and o.child <> e.child)
       and not exists (select from pgcelery.cancels c where c.job_id in (r.job_id, e.child));
-    get diagnostics many = row_count;
-    if many <> 1 then
+    if not found then
         return;
     end if;
 
