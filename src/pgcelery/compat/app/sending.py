@@ -381,11 +381,14 @@ def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any
             retry_policy=retry_policy,
         )
     payload = _encode(envelope, info, serializer, compression)
-    job = shape._replace(payload=payload, priority=_priority(properties.get("priority")))
     # A broadcast is one job a queue; the first of them has the id that callers know.
+    priority = _priority(properties.get("priority"))
     jobs = [
-        job._replace(
-            id=shape.id if place == 0 else f"{shape.id}@{name}", queue=check_text("queue", name)
+        shape._replace(
+            id=shape.id if place == 0 else f"{shape.id}@{name}",
+            queue=check_text("queue", name),
+            payload=payload,
+            priority=priority,
         )
         for place, (name, _) in enumerate(destinations)
     ]
