@@ -193,7 +193,7 @@ def test_in_any_other_case_the_function_changes_nothing(client: Client, dsn: str
             "select * from pgcelery.relay_v1(%s, %s, 'a', 'x', null, 99, %s, 6)",
             [me, token, [queue_id]],
         ).fetchone()
-    assert row == (None,) * 8
+    assert row == (None,) * 14
     assert contents(dsn, *MOVING, "results", "jobs") == before
 
 

@@ -187,7 +187,10 @@ class Handler(Protocol):
         ...
 
     def open(self, job: Job) -> Run:
-        """Decode a job for running (in the pool's process or thread). Must not raise."""
+        """Decode a job for running (in the pool's process or thread). Must not raise.
+
+        It may not run after all.
+        """
         ...
 
     def lost(self, job: Job, why: Lost) -> Outcome:

@@ -156,6 +156,7 @@ class Child:
         self._pid = os.getpid()
         self._token = 0  # of the run that began last
         self._followed = 0  # of the run that the child claimed last
+        self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
         self._interrupted = 0
         self._done = 0
         self._running = False
@@ -235,7 +236,11 @@ class Child:
             and (terms := self._page.terms()) is not None
         ):
             try:
-                step = relay.step(job, outcome, terms) if job.awaited else relay.end(job, outcome)
+                step = (
+                    relay.step(job, outcome, terms, self._prepare)
+                    if job.awaited
+                    else relay.end(job, outcome)
+                )
             except AnswerLost:
                 kind = UNSURE if job.awaited else OUTCOME
         if step is None:
@@ -248,13 +253,22 @@ class Child:
         self._followed = step.job.token
         return step.job
 
+    def _prepare(self, job: Job) -> None:
+        """Open a job while the database claims it; if that fails it fails once it is claimed."""
+        with suppress(Exception):
+            self._prepared = job, self._handler.open(job)
+
     def _work(self, job: Job) -> tuple[Outcome | None, bytes, int]:
         """Run a job; its outcome or a traceback, and how long it took."""
         self._token = job.token
         began_ns = time.perf_counter_ns()
         outcome, fault = None, b""
         try:
-            run = self._handler.open(job)
+            prepared, self._prepared = self._prepared, None
+            if prepared is not None and prepared[0] == job:  # down to the payload
+                run = prepared[1]
+            else:
+                run = self._handler.open(job)
             if run.soft_time_limit_s is not None or run.time_limit_s is not None:
                 self._say_limits(run)
             outcome = self._call(run)

@@ -8,11 +8,14 @@
 -- or a life of its own, has expired or is to be cancelled, or is of a queue the node does not serve; and
 -- a worker that is unknown or whose lease ends within margin_s. Raises when another transaction was
 -- quicker, which undoes it all. `spare` is the token for the next claim, `told` who waits for the result.
+-- `ahead` and what follows it say which job will come next then, for the process to prepare itself.
 create function pgcelery.relay_v1(
     me integer, run bigint, job_id text, result bytea, ttl_s double precision, next_run bigint,
     queue_ids integer[], margin_s double precision,
     out child text, out queue_id integer, out name text, out payload bytea, out priority integer,
-    out flags integer, out spare bigint, out told text[]
+    out flags integer, out spare bigint, out told text[],
+    out ahead text, out ahead_queue_id integer, out ahead_name text, out ahead_payload bytea,
+    out ahead_priority integer, out ahead_flags integer
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -90,5 +93,13 @@ begin
     priority := waiting.priority;
     flags := waiting.flags;
     spare := nextval('pgcelery.tokens');
+    if flags = 1 then
+        select j.id, j.queue_id, j.name, j.payload, j.priority, j.flags & 1
+        into ahead, ahead_queue_id, ahead_name, ahead_payload, ahead_priority, ahead_flags
+        from pgcelery.edges e
+        join pgcelery.jobs j on j.id = e.child
+        where e.parent = child and octet_length(j.payload) < 65536
+        limit 1;
+    end if;
 end
 $$;
