@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from pgcelery.engine import Client, State
+from pgcelery.engine.link import LinkState
 from tests.support.jobs import new_job, running
 from tests.support.relays import Notes, Proxy, TellingPool, chain_of
 from tests.support.wait import wait_for
@@ -421,6 +422,64 @@ def test_no_answer_for_long_is_a_lost_answer(
         wait_for(lambda: settled(dsn))
         proxy.hold = ""
     assert [one for one in notes.ran() if one in "abc"] == ["a", "b", "c"]
+
+
+@contextmanager
+def between_claim_and_answer(
+    client: Client, notes: Notes, proxy: Proxy, pool: TellingPool
+) -> Iterator[Any]:
+    """A chain of a, b, c, of which b has ended and c is claimed, but its process does not know."""
+    jobs = chain_of(["a", "b", "c"])
+    jobs[1] = jobs[1]._replace(payload=b"hold")
+    with at_work(client, notes, pool) as worker:
+        client.enqueue(jobs)
+        wait_for(lambda: notes.begun("b"))
+        proxy.delay = "answers"
+        notes.release("b")
+        wait_for(lambda: client.job("c").state is State.RUNNING)
+        yield worker
+        proxy.delay = ""
+        assert client.wait(["c"], 10)["c"].result == b">a>b>c"
+    assert [one for one in notes.ran() if one in "abc"] == ["a", "b", "c"]
+    assert pool.relayed() == ["a", "b", "c"]
+    assert notes.losses == {}
+
+
+def test_a_reclaim_of_the_node_leaves_a_claim_that_is_just_being_made(
+    client: Client, dsn: str, notes: Notes, proxy: Proxy
+):
+    with between_claim_and_answer(client, notes, proxy, TellingPool(via=proxy)) as worker:
+        (before,) = rows(dsn, "select token from pgcelery.running")
+        link = worker._node.link
+        rows(dsn, "select pg_terminate_backend(%s)", link._conn.backend_pid)
+        wait_for(lambda: link.state is not LinkState.OPEN)
+        wait_for(lambda: worker._node.relays)
+        assert rows(dsn, "select token from pgcelery.running") == [before]
+
+
+def test_a_job_that_has_ended_is_not_killed_for_though_its_end_is_just_being_written(
+    client: Client, notes: Notes, proxy: Proxy
+):
+    pool = TellingPool(via=proxy)
+    with between_claim_and_answer(client, notes, proxy, pool) as worker:
+        done = threading.Event()
+
+        def terminate() -> None:
+            pool.terminate("b", 9)
+            done.set()
+
+        worker.call(terminate)
+        assert done.wait(10)
+
+
+def test_a_time_limit_does_not_count_while_the_end_is_just_being_written(
+    client: Client, tmp_path: Path, proxy: Proxy
+):
+    notes, pool = Notes(tmp_path, {"b": (None, 0.5)}), TellingPool(via=proxy)
+    with between_claim_and_answer(client, notes, proxy, pool):
+        head = pool._crew.children[0].entries[0]
+        first = wait_for(lambda: head.hard_at)
+        wait_for(lambda: head.hard_at > first)  # it has passed, and was put off
 
 
 def killed_between(

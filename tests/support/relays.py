@@ -135,6 +135,7 @@ class Proxy:
         lose: ``requests`` cuts a connection instead of passing on what the client says next,
             ``answers`` instead of passing on what the server says next; once each.
         hold: The same words; instead of cutting, nothing is passed on any more.
+        delay: The same words; it is passed on once this is set to something else.
     """
 
     def __init__(self, dsn: str, folder: Path) -> None:
@@ -142,7 +143,7 @@ class Proxy:
         host, number = str(parts.get("host") or "localhost"), int(parts.get("port") or 5432)
         self._target = f"{host}/.s.PGSQL.{number}" if host[0] == "/" else (host, number)
         self.dsn = make_conninfo(dsn, host=str(folder), port=1)
-        self.lose = self.hold = ""
+        self.lose = self.hold = self.delay = ""
         self.lost = self.held = 0
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / ".s.PGSQL.1"))
@@ -176,6 +177,9 @@ class Proxy:
                 if self.hold == word:
                     self.held += 1
                     continue
+                if self.delay == word:
+                    self.held += 1
+                    wait_for(lambda: self.delay != word, timeout_s=60)
                 sink.sendall(data)
         for one in (source, sink):
             with suppress(OSError):
