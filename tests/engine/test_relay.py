@@ -353,6 +353,7 @@ def test_a_child_is_replaced_after_so_many_jobs_in_the_middle_of_a_chain(
         client.enqueue(chain_of(ids))
         assert result_of(ids).endswith(client.wait(ids[-1:], 20)[ids[-1]].result)
         wait_for(lambda: settled(dsn))
+        assert pool._crew._forks >= len(ids) // 7
     assert notes.ran() == ids
 
 
