@@ -3,23 +3,25 @@ proxy that loses what goes over it."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgcelery.engine import EngineConfig, Job, Lost, Outcome, State
+from pgcelery.engine import Client, EngineConfig, Job, Lost, Outcome, State
 from pgcelery.engine.job import Handler
 from pgcelery.engine.pool import PreforkPool, Unsure
 from pgcelery.engine.relay import Step
-from tests.support.jobs import new_job
+from tests.support.jobs import new_job, running
 from tests.support.wait import wait_for
 
 
@@ -200,3 +202,48 @@ def chain_of(ids: Sequence[str], **options: Any) -> list[Any]:
         new_job(b"ok", id=one, parents=(ids[place - 1],) if place else (), **options)
         for place, one in enumerate(ids)
     ]
+
+
+MOVING = ("ready", "running", "scheduled", "nodes", "edges", "gated", "late", "cancels")
+
+
+@contextmanager
+def at_work(client: Client, notes: Notes, pool: TellingPool, **options: Any) -> Iterator[Any]:
+    """A worker whose children have a connection already."""
+    with running(client.config, notes, pool=pool, **options) as worker:  # type: ignore[arg-type]
+        if client.config.relay:
+            warm(client, pool)
+        yield worker
+
+
+def warm(client: Client, pool: TellingPool) -> None:
+    """Run chains until every child has recorded something by itself."""
+    count = itertools.count()
+
+    def warmed() -> bool:
+        for _ in range(pool.size):
+            ids = [f"warm-{id(pool)}-{next(count)}-{n}" for n in range(3)]
+            client.enqueue(chain_of(ids))
+        client.wait([ids[-1]], 10)
+        return len(pool.spares()) == pool.size
+
+    wait_for(warmed)
+    pool.steps.clear()
+
+
+def rows(dsn: str, query: str, *params: Any) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn) as conn:
+        return conn.execute(query, params).fetchall()
+
+
+def contents(dsn: str, *tables: str) -> dict[str, list[tuple[Any, ...]]]:
+    return {name: rows(dsn, f"select * from pgcelery.{name} order by 1, 2") for name in tables}  # noqa: S608
+
+
+def settled(dsn: str) -> bool:
+    return not any(contents(dsn, *MOVING).values())
+
+
+def result_of(ids: list[str]) -> bytes:
+    """What the last one ends with, or the end of that if a step got its input by the database."""
+    return b"".join(b">" + one.encode() for one in ids)
