@@ -232,6 +232,8 @@ class Relay:
         link = self._link
         waiting = select.poll()
         fd = link.fileno()
+        if fd < 0:
+            raise DatabaseUnavailable("the connection is gone")
         waiting.register(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
         while self._answer is None and self._refused is None:
             left_s = deadline - time.monotonic()

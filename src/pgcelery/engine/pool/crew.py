@@ -213,7 +213,8 @@ class Crew:
             self.outcomes.append(load_outcome(body))
         elif kind == wire.WENT_ON:
             self._follow(child, wire.load_step(body), now)
-        elif kind == wire.UNSURE and child.spare is not None:
+        elif kind == wire.UNSURE:
+            assert child.spare is not None, "it said so before"
             self.outcomes.append(Unsure(load_outcome(body), child.spare))
             child.spare = None
         else:
