@@ -38,6 +38,9 @@ class Recorder:
     def received(self, jobs: list[Job]) -> None:
         pass
 
+    def hears_first(self) -> bool:
+        return False
+
     def open(self, job: Job) -> Any:
         return _Run(self, job)
 

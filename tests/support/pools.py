@@ -47,6 +47,9 @@ class Bodies:
 
     def received(self, jobs: list[Job]) -> None: ...
 
+    def hears_first(self) -> bool:
+        return False
+
     def open(self, job: Job) -> BodyRun:
         return BodyRun(job, self.bodies[job.name], self.limits.get(job.name, (None, None)))
 

@@ -194,6 +194,25 @@ def test_a_revoke_by_stamp_holds_for_workers_that_start_later(
     assert (tmp_path / "ran").read_text() == f"{len('other 0')} 0\n" * 2
 
 
+def test_a_revoke_by_stamp_holds_for_a_later_step_of_a_chain_that_runs(
+    app: Celery, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    """Which its pool process would begin before the worker has seen the stamp."""
+    held = str(tmp_path / "h")
+    start()
+    for n in range(5):  # by then the process goes on by itself
+        first = app.signature("proj.add", (n, 0))
+        assert (first | app.signature("proj.add", (1,))).apply_async().get(timeout=10) == n + 1
+    step = app.signature("proj.add", (7, 7), immutable=True)
+    step.stamp(batch="one")
+    result = (app.signature("proj.hold", (held,)) | step).apply_async()
+    wait_for(Path(f"{held}.begun").exists)
+    app.control.revoke_by_stamped_headers({"batch": "one"}, reply=True, timeout=10)
+    Path(f"{held}.go").touch()
+    assert_revoked(app, result.id)
+    assert "7 7" not in (tmp_path / "ran").read_text()
+
+
 @pytest.mark.parametrize("command", [["revoke"], ["terminate", "KILL"]])
 def test_a_revoke_on_the_command_line_needs_no_worker(
     app: Celery, start: Callable[..., Process], pgcelery: Callable[..., Any], command: list[str]

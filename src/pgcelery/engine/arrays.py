@@ -19,6 +19,7 @@ from psycopg.adapt import Dumper
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _HEADER = struct.Struct(">iiiii")
 _LENGTH = struct.Struct(">i").pack
+_UNPACK_LENGTH = struct.Struct(">i").unpack_from
 _NULL = _LENGTH(-1)
 _EMPTY = struct.Struct(">iii")
 
@@ -54,6 +55,16 @@ class TextArray(Array):
                 parts.append(_LENGTH(len(data)))
                 parts.append(data)
         return cls._of(len(values), None in values, parts)
+
+    @staticmethod
+    def read(data: bytes) -> list[str]:
+        """Read one without nulls."""
+        found, at = [], _HEADER.size
+        while at < len(data):
+            (length,) = _UNPACK_LENGTH(data, at)
+            at += 4 + length
+            found.append(data[at - length : at].decode())
+        return found
 
 
 class ByteaArray(Array):

@@ -26,6 +26,9 @@ class EngineConfig:
     poll_max_s: float = 5.0  #: slowest poll of an idle worker that hears notifications
     poll_deaf_max_s: float = 0.25  #: the same without LISTEN (behind a transaction pooler)
     listen: bool = True  #: use LISTEN/NOTIFY where it works
+    relay: bool = (
+        True  #: pool processes go on with chains themselves, over connections of their own
+    )
     max_batch: int = 200  #: most jobs claimed in one round trip
     patience_s: float = 60.0  #: a lower priority that waits for longer gets an eighth of the claims
     placement_grace_s: float = 0.2  #: head start of the workers that suit a job best

@@ -159,6 +159,7 @@ class Job(NamedTuple):
     parent_failed: bool = False  #: a parent did not complete
     #: id, state and result of its one parent, if that ended here just now
     fed: tuple[str, int, bytes | None] | None = None
+    awaited: bool = False  #: others wait for its end
 
 
 class Lost(NamedTuple):
@@ -243,8 +244,18 @@ class Handler(Protocol):
     def received(self, jobs: list[Job]) -> None:
         """Hear of claimed jobs before they go to the pool (in the node's process)."""
 
+    def hears_first(self) -> bool:
+        """Whether `received` must have heard of a job before that begins (in the node's process).
+
+        Else it hears of a job that followed another one in the same pool process a moment later.
+        """
+        ...
+
     def open(self, job: Job) -> Run:
-        """Decode a job for running (in the pool's process or thread). Must not raise."""
+        """Decode a job for running (in the pool's process or thread). Must not raise.
+
+        It may not run after all.
+        """
         ...
 
     def lost(self, job: Job, why: Lost) -> Outcome:

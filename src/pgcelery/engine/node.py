@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pgcelery.engine.appetite import Appetite
 from pgcelery.engine.arrays import BigintArray, TextArray
 from pgcelery.engine.client import Client, packed
 from pgcelery.engine.columns import QueueKey
@@ -24,7 +25,7 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
-from pgcelery.engine.outbox import Tray, again_params, ended_params
+from pgcelery.engine.outbox import Doubts, Tray, again_params, ended_params
 from pgcelery.engine.statements import (
     Kind,
     Row,
@@ -80,15 +81,12 @@ class Node:
         self._sql = statements(config.schema)
         self.ended = Tray()
         self.again = Tray()
+        self.doubts = Doubts()
         self._flying: set[str] = set()  # names of statements sent and not answered
-        self._asked = 0
         self._turn = 0
-        self.hungry = True  # there may be work: ask as soon as there is room
         self._errand = False  # something is to be ended that needs no room
-        self._poll_s = config.poll_min_s
         now = time.monotonic()
-        self._poll_at = now
-        self._due_at: float | None = None
+        self._appetite = Appetite(config, now)
         self._beat_at = self._maintain_at = now
         self.beat_ok_at = now
         self._reconnect_at = now
@@ -150,10 +148,14 @@ class Node:
             self._send("listen", self._sql.listen, [])
         if self.worker_id is not None:
             logger.info("database connection is back", extra={"action": "node.reconnected"})
-            known = [*self._held(), *self.ended.tokens(), *self.again.tokens()]
-            self._send("reclaim", self._sql.reclaim, [self.worker_id, BigintArray.of(known)])
+            self._reclaim([*self._held(), *self.doubts.tokens()])
         self._beat_at = now
         self.wake()
+
+    def _reclaim(self, held: list[int]) -> None:
+        """Give back what was claimed for this worker and is neither held nor has ended."""
+        known = BigintArray.of([*held, *self.ended.tokens(), *self.again.tokens()])
+        self._send("reclaim", self._sql.reclaim, [self.worker_id, known])
 
     def register(self) -> None:
         """Enter this worker into the table of workers; its lease starts."""
@@ -217,8 +219,7 @@ class Node:
 
     def wake(self) -> None:
         """Ask for work as soon as there is room."""
-        self.hungry = True
-        self._poll_s = self.config.poll_min_s
+        self._appetite.wake()
 
     def put(self, outcome: Outcome, now: float) -> None:
         """Take an outcome; it is recorded soon."""
@@ -227,9 +228,14 @@ class Node:
         tray.add(outcome, now)
 
     @property
+    def relays(self) -> bool:
+        """Whether pool processes may claim for it: nothing of theirs is being reclaimed."""
+        return self.ready and "reclaim" not in self._flying and not self._left
+
+    @property
     def settled(self) -> bool:
         """Whether every outcome was answered for."""
-        return self.ended.empty and self.again.empty
+        return self.ended.empty and self.again.empty and self.doubts.empty
 
     def converse(self, now: float, want: int, busy: bool) -> None:
         """Send what is due: beats, upkeep, outcomes, and a wish for up to `want` jobs.
@@ -264,6 +270,7 @@ class Node:
                 self._maintained,
             )
         self._reschedule()
+        self._unclaim()
         self._step(now, min(want, self.config.max_batch), busy)
 
     def _survey(self, *, beat: bool) -> None:
@@ -292,6 +299,17 @@ class Node:
                 lambda state: self._refused(self.again, state),
             )
 
+    def _unclaim(self) -> None:
+        if not self.doubts.settled or "unclaim" in self._flying:
+            return
+        claims = self.doubts.settled.copy()
+
+        def gone(rows: Rows) -> None:
+            self.doubts.settled -= claims
+            self.wake()
+
+        self._send("unclaim", self._sql.unclaim, [BigintArray.of(sorted(claims))], gone)
+
     def _step(self, now: float, want: int, busy: bool) -> None:
         if "step" in self._flying or self.link.state is not LinkState.OPEN:
             return
@@ -301,13 +319,12 @@ class Node:
             or len(tray.waiting) >= self.config.max_batch // 4
             or now - (tray.since or now) >= _LINGER_S
         )
-        overdue = now >= self._poll_at or (self._due_at is not None and now >= self._due_at)
-        if not flush and not self._errand and not (want > 0 and (self.hungry or overdue)):
+        if not flush and not self._errand and not (want > 0 and self._appetite.next(now) <= now):
             return
         params = self._built(ended_params, tray.take(self.config.max_batch), tray)
         if params is None:
             return
-        self._asked = want
+        self._appetite.asked = want
         self._errand = False
         self._turn += 1  # each queue is asked first in its turn
         self._send(
@@ -357,9 +374,7 @@ class Node:
             if self.ended.waiting:
                 due.append((self.ended.since or now) + _LINGER_S)
             if want > 0:
-                due.append(now if self.hungry else self._poll_at)
-                if self._due_at is not None:
-                    due.append(self._due_at)
+                due.append(self._appetite.next(now))
         return max(0.0, max(min(due), self._quiet_until) - now)
 
     # -- answers --------------------------------------------------------------------------------
@@ -372,18 +387,9 @@ class Node:
         claims = sorted(
             (row for row in decoded if row.kind is Kind.CLAIM), key=lambda row: row.token or 0
         )
-        if claims:
-            self._poll_s = self.config.poll_min_s
-        if len(claims) < self._asked:
-            self.hungry = False
-            slowest = self.config.poll_max_s if self.config.listen else self.config.poll_deaf_max_s
-            self._poll_at = now + self._poll_s
-            self._poll_s = min(self._poll_s * 2, slowest)
-            soon = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
-            self._due_at = now + min(soon) / 1000 if soon else None
-        elif self._asked:
-            self.hungry = True
-        self._spread(decoded, satisfied=len(claims) < self._asked, now=now)
+        due_ms = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
+        self._appetite.fed(now, len(claims), due_ms)
+        self._spread(decoded, satisfied=len(claims) < self._appetite.asked, now=now)
         if claims:
             outcomes = {outcome.id: outcome for outcome in ended}
             self._take(claims, outcomes)
@@ -396,11 +402,12 @@ class Node:
         decoded = [outcome_row(cells) for cells in rows]
         self._account(self.again.answered(), decoded)
         self._spread(decoded, satisfied=False, now=time.monotonic())
-        self._due_at = time.monotonic()  # a retry may be due before what was known
+        self._appetite.expect(time.monotonic())  # a retry may be due before what was known
 
     def _account(self, outcomes: list[Outcome], rows: list[Row]) -> None:
         late = {row.job_id: row.name or "" for row in rows if row.kind is Kind.LATE}
         for outcome in outcomes:
+            self.doubts.settle(outcome.token)
             if outcome.id in late:
                 logger.warning(
                     "outcome of job %s refused: %s",
@@ -418,6 +425,8 @@ class Node:
         for row in rows:
             if row.kind is Kind.WAITER and row.name and row.job_id:
                 waiters[row.name].append(row.job_id)
+            elif row.kind is Kind.QUEUE_WOKEN and row.queue_id == 0:
+                self._errand = True
             elif row.kind is Kind.QUEUE_WOKEN and row.queue_id is not None:
                 if self.territory.heard(row.queue_id):
                     self.wake()
@@ -444,21 +453,13 @@ class Node:
     def _beaten(self, rows: Rows) -> None:
         self.beat_ok_at = time.monotonic()
         self._beat_heard()
-        for row in map(beat_row, rows):
+        decoded = [beat_row(cells) for cells in rows]
+        for row in decoded:
             if row.kind is Kind.CANCEL:
                 self._cancel(row)
             elif row.kind is Kind.MESSAGE and row.payload is not None:
                 self._message(row.payload, row.name)
-            elif row.kind is Kind.QUEUE_WOKEN and row.flags:
-                if self.territory.heard(row.flags):
-                    self.wake()
-                self._tell_queue(row.flags, self.beat_ok_at)
-            elif row.kind is Kind.QUEUE_WOKEN:
-                self._errand = True
-            elif row.kind is Kind.RUNS_STRUCK:
-                self._tell(self.config.schema, "c")
-            elif row.kind is Kind.UNKNOWN_WORKER:
-                self._unknown()
+        self._spread(decoded, satisfied=False, now=self.beat_ok_at)
 
     def _maintained(self, rows: Rows) -> None:
         decoded = [wide_row(cells) for cells in rows]
@@ -484,6 +485,7 @@ class Node:
     def leave(self) -> None:
         """Strike this worker off; for when nothing of it runs any more."""
         if self.ready and self.worker_id is not None:
+            self._reclaim([])  # what a killed pool process may have claimed
             self._send("leave", self._sql.leave, [self.worker_id])
             self._left = True
 

@@ -87,6 +87,37 @@ class Tray:
         return [outcome.token for outcome in (*self.waiting, *self.sent)]
 
 
+class Doubts:
+    """Claims that a pool process may have made for runs of which it did not hear that they ended.
+
+    Once such a run's outcome is answered for, that is settled: the claim is there to be given back,
+    or it will never be.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, int] = {}  # token of the run: of the claim
+        self.settled: set[int] = set()  #: claims to give back, should they be there
+
+    def add(self, run: int, claim: int) -> None:
+        """Note that the end of `run` may have made `claim`."""
+        self._open[run] = claim
+
+    def settle(self, run: int) -> None:
+        """Note that the outcome of `run` was answered for."""
+        claim = self._open.pop(run, None)
+        if claim is not None:
+            self.settled.add(claim)
+
+    def tokens(self) -> list[int]:
+        """List the claims that must not be touched yet."""
+        return list(self._open.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether all were given back."""
+        return not (self._open or self.settled)
+
+
 def ended_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> list[Any]:
     """Build the arguments of ``step_v3`` from the ended runs on."""
     if not outcomes:

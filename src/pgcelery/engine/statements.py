@@ -60,6 +60,7 @@ class Kind(IntEnum):
 class Flag(IntEnum):
     """Bits of a claim's flags."""
 
+    AWAITED = 1
     PARENT_FAILED = 4
     CANCELLED = 8
     EXPIRED = 16
@@ -95,6 +96,7 @@ class Statements(NamedTuple):
     places: Statement
     leave: Statement
     reclaim: Statement
+    unclaim: Statement
     tell: Statement
     listen: Statement
 
@@ -148,6 +150,7 @@ def statements(schema: str) -> Statements:
         places=make("places", IntegerArray.oid, _TEXT, _INT8),
         leave=make("leave", _INT4),
         reclaim=make("reclaim", _INT4, BigintArray.oid),
+        unclaim=make("unclaim", BigintArray.oid),
         tell=make("tell", _TEXT, _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
     )
@@ -187,11 +190,12 @@ def outcome_row(cells: list[bytes | None]) -> Row:
 def beat_row(cells: list[bytes | None]) -> Row:
     """Read a row of beat_v2."""
     kind, job_id, token, name, payload, priority, flags = cells
+    what = Kind(_int(kind) or 0)
     return Row(
-        Kind(_int(kind) or 0),
+        what,
         _str(job_id),
         _int(token),
-        None,
+        _int(flags) if what is Kind.QUEUE_WOKEN else None,
         _str(name),
         payload,
         _int(priority),
@@ -220,4 +224,5 @@ def job(row: Row, queue: str, ended: Mapping[str, Outcome] | None = None) -> Job
         lost=bool(flags & Flag.LOST),
         parent_failed=bool(flags & Flag.PARENT_FAILED),
         fed=None if parent is None else (parent.id, int(parent.state), parent.result),
+        awaited=bool(flags & Flag.AWAITED),
     )

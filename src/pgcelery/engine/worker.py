@@ -21,7 +21,8 @@ from pgcelery.engine.errors import DatabaseUnavailable
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
 from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
-from pgcelery.engine.pool import ActiveJob, Pool
+from pgcelery.engine.pool import ActiveJob, Pool, Unsure
+from pgcelery.engine.relay import Step, Terms
 from pgcelery.engine.statements import Flag, Row
 from pgcelery.engine.territory import OWN
 
@@ -79,7 +80,7 @@ class Worker:
             cancel=self._cancel,
             message=self._message,
             beaten=on_beat or (lambda: None),
-            held=lambda: self._tokens.values(),
+            held=lambda: [*self._tokens.values(), *self.pool.spares()],
         )
         self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
         self._how: How | None = None
@@ -209,7 +210,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped. Outages of the database are outlived, at the start too."""
-        self.pool.start(self._handler)
+        self.pool.start(self._handler, self.config if self.config.relay else None)
         self._selector.register(self._waker, selectors.EVENT_READ)
         try:
             while not self._over():
@@ -227,6 +228,7 @@ class Worker:
             return True
         if not self._recalled:
             self._recalled = True
+            self._allow()
             self._give_back()
         if not self.pool.idle:
             return False
@@ -252,6 +254,7 @@ class Worker:
             self._enter()
             self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
         self._fence()
+        self._allow()
         if self._tokens and time.monotonic() - self._swept_at >= _STALE_S:
             self._swept_at = time.monotonic()
             self._give_back(waiting_s=_STALE_S)
@@ -308,9 +311,30 @@ class Worker:
 
     def _collect(self) -> None:
         now = time.monotonic()
-        for outcome in self.pool.collect():
+        for what in self.pool.collect():
+            if isinstance(what, Step):
+                self._tokens.pop(what.outcome.id, None)
+                self._recorded(what.outcome)
+                if what.job is not None:
+                    self._begun([what.job])
+                continue
+            if isinstance(what, Unsure):
+                self._node.doubts.add(what.outcome.token, what.claim)
+            outcome = what.outcome if isinstance(what, Unsure) else what
             self._tokens.pop(outcome.id, None)
             self._node.put(outcome, now)
+
+    def _allow(self) -> None:
+        """Say whether pool processes may claim what follows their jobs, and from which queues."""
+        node = self._node
+        safe = time.monotonic() - node.beat_ok_at < self.config.lease_s * 0.8
+        going_on = self._how is None and not node.draining
+        if going_on and node.relays and safe and not self._handler.hears_first():
+            assert node.worker_id is not None
+            queues = ((number, name) for name, number in node.territory.queues.items())
+            self.pool.allow(Terms(node.worker_id, tuple(queues)))
+        else:
+            self.pool.allow(None)
 
     def _fence(self) -> None:
         """Begin nothing more when the lease may have run out: others may have it by now."""
@@ -339,15 +363,18 @@ class Worker:
             elif job.expired:
                 self._lose(job, Lost("expired", "it expired before it began"), now)
             else:
-                self._tokens[job.id] = job.token
                 jobs.append(job)
-        if not jobs:
-            return
+        if jobs:
+            self._begun(jobs)
+            self.pool.submit(jobs)
+
+    def _begun(self, jobs: list[Job]) -> None:
+        """Keep in mind what is in the pool now, and tell of it."""
+        self._tokens.update((job.id, job.token) for job in jobs)
         try:
             self._handler.received(jobs)
         except Exception:  # hearing of jobs must not keep them from running
             logger.exception("handler.received failed", extra={"action": "worker.received"})
-        self.pool.submit(jobs)
 
     def _lose(self, job: Job, why: Lost, now: float) -> None:
         self._node.put(self._verdict(job, why), now)

@@ -83,6 +83,10 @@ class TaskHandler:
                     id=job.id,
                 )
 
+    def hears_first(self) -> bool:
+        """Say that a task may begin before this process has heard of it."""
+        return False
+
     def open(self, job: Job) -> TaskRun:
         """Decode a job; one that cannot be run becomes a run that says so."""
         return TaskRun(self, Delivery(self, job))

@@ -371,13 +371,15 @@ def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any
         )
     payload = _encode(envelope, info, serializer, compression)
     priority = app._rulebook.priorities.to_engine(properties.get("priority"))
-    job = shape._replace(payload=payload, priority=priority)
     # A broadcast is one job a queue; the first of them has the id that callers know.
-    if len(destinations) > 1 and job.unique is not None:
-        job = job._replace(unique=None)
+    if len(destinations) > 1 and shape.unique is not None:
+        shape = shape._replace(unique=None)
     jobs = [
-        job._replace(
-            id=shape.id if place == 0 else f"{shape.id}@{name}", queue=check_text("queue", name)
+        shape._replace(
+            id=shape.id if place == 0 else f"{shape.id}@{name}",
+            queue=check_text("queue", name),
+            payload=payload,
+            priority=priority,
         )
         for place, (name, _) in enumerate(destinations)
     ]

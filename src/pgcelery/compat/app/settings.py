@@ -130,21 +130,37 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
         return _names_of(key, self.__dict__["prefix"])
 
     def __getitem__(self, key: str) -> Any:
+        found = self._find(key)
+        if found is not _NOT_SET:
+            return found
+        prefix = self.__dict__["prefix"]
+        if prefix:
+            first = _names_of(key, prefix)[0]
+            raise KeyError(f"Key not found: {key!r} (with prefix: {first!r})")
+        raise KeyError(key)
+
+    def __getattr__(self, k: str) -> Any:
+        found = self._find(k)
+        return super().__getattr__(k) if found is _NOT_SET else found
+
+    def _find(self, key: str) -> Any:
         # Read a dozen times for each call that is sent. Nothing is cached but the names: the
         # sources may change, as Django's settings do under override_settings.
         state = self.__dict__
         if state["_load"] is not None:
             self.finalize()
-        prefix = state["prefix"]
-        keys = _names_of(key, prefix)
-        for mapping in (state["changes"], *state["defaults"]):
+        keys = _names_of(key, state["prefix"])
+        changes = state["changes"]
+        for each in keys:
+            found = changes.get(each, _NOT_SET)
+            if found is not _NOT_SET:
+                return found
+        for mapping in state["defaults"]:
             for each in keys:
                 found = mapping.get(each, _NOT_SET)
                 if found is not _NOT_SET:
                     return found
-        if prefix:
-            raise KeyError(f"Key not found: {key!r} (with prefix: {keys[0]!r})")
-        raise KeyError(key)
+        return _NOT_SET
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})

@@ -90,4 +90,6 @@ def fold(tasks: Iterable[Any]) -> Any:
             if exc.instead is NotImplemented:
                 return reduce(operator.or_, given, kinds.make_chain())
             return reduce(operator.or_, rest, exc.instead)
-    return kinds.make_chain([*(step.clone() for step in steps[:-1]), *steps[-1:]])
+    # A plain step is a copy already; `|` copies what is made of several once more.
+    copies = (step if type(step) is Signature else step.clone() for step in steps[:-1])
+    return kinds.make_chain([*copies, *steps[-1:]])

@@ -22,8 +22,12 @@ def together(app: Any, workflow: str) -> Iterator[list[NewJob]]:
     with sending.collecting() as jobs:
         yield jobs
     if outermost:
-        mark(jobs, workflow, leads=True)
-    jobs[:] = [job._replace(again=True) for job in jobs]
+        jobs[:] = [
+            job._replace(workflow=workflow, leads=not place, again=True)
+            for place, job in enumerate(jobs)
+        ]
+    else:
+        jobs[:] = [job._replace(again=True) for job in jobs]
     sending.insert(app, jobs)
 
 

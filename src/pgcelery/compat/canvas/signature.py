@@ -167,7 +167,7 @@ class Signature(dict):  # type: ignore[type-arg]  # keys are str, values anythin
                 "task": self.task,
                 "args": tuple(args),
                 "kwargs": dict(kwargs),
-                "options": deepcopy(options),
+                "options": deepcopy(options) if options else {},
                 "subtask_type": self.subtask_type,
                 "immutable": self.immutable,
             },

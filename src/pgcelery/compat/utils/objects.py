@@ -6,7 +6,6 @@ Source: Celery 5.7, ``celery.utils.objects``.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from functools import reduce
 from types import GenericAlias
 from typing import Any, ClassVar
 
@@ -79,10 +78,14 @@ class getitem_property:
         self.__doc__ = doc
 
     def _holder(self, obj: Any) -> Any:
-        return reduce(lambda item, key: item[key], self.path, obj)
+        for key in self.path:
+            obj = obj[key]
+        return obj
 
     def __get__(self, obj: Any, type: Any = None) -> Any:
-        return type if obj is None else self._holder(obj).get(self.key)
+        if obj is None:
+            return type
+        return (self._holder(obj) if self.path else obj).get(self.key)
 
     def __set__(self, obj: Any, value: Any) -> None:
         self._holder(obj)[self.key] = value

@@ -43,6 +43,10 @@ class NodeHandler(TaskHandler):
         super().__init__(app, hostname=hostname, **options)
         self.time_limits: dict[str, tuple[float | None, float | None]] = {}
 
+    def hears_first(self) -> bool:
+        """Whether `received` may change a job, or somebody hears `task_received`."""
+        return bool(self.time_limits or state.revoked_stamps or signals.task_received.receivers)
+
     def received(self, jobs: list[Job]) -> None:
         """Log, signal and keep count of taken tasks; not of those that this worker does not have.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pgcelery.engine.pool.base import ActiveJob, Pool
+from pgcelery.engine.pool.base import ActiveJob, Pool, Unsure
 from pgcelery.engine.pool.prefork import PreforkPool
 from pgcelery.engine.pool.solo import SoloPool
 from pgcelery.engine.pool.threads import ThreadPool
 
-__all__ = ["ActiveJob", "Pool", "PreforkPool", "SoloPool", "ThreadPool"]
+__all__ = ["ActiveJob", "Pool", "PreforkPool", "SoloPool", "ThreadPool", "Unsure"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.job import Handler, Job, Outcome
+from pgcelery.engine.relay import Step, Terms
 
 
 class ActiveJob(NamedTuple):
@@ -19,8 +21,21 @@ class ActiveJob(NamedTuple):
     started_monotonic_s: float  #: `time.monotonic()` of its start, as far as the pool knows
 
 
+class Unsure(NamedTuple):
+    """An outcome that may be recorded already, with a claim of what comes next under a token.
+
+    What that claimed does not run. See `relay.AnswerLost`.
+    """
+
+    outcome: Outcome
+    claim: int
+
+
 class Pool(Protocol):
-    """Runs jobs. Each submitted job comes back once: from `collect` or from `recall`."""
+    """Runs jobs. Each submitted job comes back once: from `collect` or from `recall`.
+
+    So does each job that a process went on with: it came from `collect` in a `Step`.
+    """
 
     size: int
 
@@ -29,8 +44,22 @@ class Pool(Protocol):
         """Whether no job is inside and no outcome waits to be collected."""
         ...
 
-    def start(self, handler: Handler) -> None:
-        """Begin to take jobs; children may need a moment until `capacity` says so."""
+    def start(self, handler: Handler, relay: EngineConfig | None = None) -> None:
+        """Begin to take jobs; children may need a moment until `capacity` says so.
+
+        Args:
+            handler: What jobs mean.
+            relay: How processes reach the database to go on with what follows their jobs; None
+                keeps them from it.
+        """
+        ...
+
+    def allow(self, terms: Terms | None) -> None:
+        """Say what processes may claim by themselves from now on; None, as at first: nothing."""
+        ...
+
+    def spares(self) -> list[int]:
+        """List the tokens under which processes may have claimed what was not told of yet."""
         ...
 
     def capacity(self) -> int:
@@ -45,7 +74,7 @@ class Pool(Protocol):
         """Name descriptors that become readable when `collect` should be called."""
         ...
 
-    def collect(self) -> list[Outcome]:
+    def collect(self) -> Sequence[Outcome | Step | Unsure]:
         """Give the outcomes that are there, also of jobs whose run was lost."""
         ...
 

@@ -10,6 +10,13 @@ which can begin any more. It then puts back zeros in their place.
 
 What the child says comes back over the same socket: `HEAD`, then a body.
 
+Going on
+--------
+When a job has completed that others wait for, and no permit lies in the pipe, the child tries to
+record it and to claim the one that follows, by itself (`relay`). It says so before that begins. The
+last one of such a row it records too. The parent knows from `SPARE`, or from what came with the
+last claim, which token the next one will have.
+
 A child never outlives its parent
 ---------------------------------
 On Linux the kernel sees to it, so that a job blocked in C with the GIL held dies too: the reading
@@ -24,7 +31,7 @@ import ctypes
 import fcntl
 import gc
 import logging
-import mmap
+import marshal
 import os
 import resource
 import select
@@ -43,19 +50,34 @@ from multiprocessing import process
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from pgcelery.engine.job import Handler, Job, Outcome, Run, dump_outcome, load_jobs
+from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.job import (
+    Handler,
+    Job,
+    Outcome,
+    Run,
+    State,
+    dump_outcome,
+    load_jobs,
+    load_outcome,
+)
+from pgcelery.engine.pool.page import Page
+from pgcelery.engine.relay import AnswerLost, Relay, Step
 
 logger = logging.getLogger(__name__)
 
 HEAD = struct.Struct("!cIQ")  #: kind, length of the body, nanoseconds the job took
 JOBS_HEAD = struct.Struct("!Q")  #: length of a frame of jobs
 LIMITS = struct.Struct("!ddd")  #: monotonic start, then soft limit, hard limit; inf for none
-SERIAL = struct.Struct("=Q")  #: number of the job to interrupt, in the shared page
+TOKEN = struct.Struct("!Q")
 
 READY = b"R"  #: the child takes jobs
 OUTCOME = b"O"  #: a job's outcome
 FAULT = b"F"  #: a job ended without one, with a traceback
 STARTED = b"S"  #: a job with limits begins
+SPARE = b"T"  #: the token under which the child may claim
+WENT_ON = b"W"  #: a job's outcome is recorded, and the child begins what followed, if anything
+UNSURE = b"U"  #: a job's outcome, which may be recorded, with a claim under the spare token
 BYE = b"B"  #: the child will end, with the reason
 
 RUN = ord("1")
@@ -71,7 +93,7 @@ class Birth(NamedTuple):
     jobs: socket.socket  #: its end
     permits: int  #: reading end, non-blocking
     alive: int  #: reading end of the pipe that ends with the parent
-    page: mmap.mmap  #: shared with the parent
+    page: Page  #: shared with the parent
     name: str
     slot: int  #: which of the pool's, from 0
     number: int  #: counts the pool's children, from 1
@@ -87,13 +109,17 @@ class Wear(NamedTuple):
 
 
 def main(
-    handler: Handler, birth: Birth, wear: Wear, on_fork: Callable[[int, int], None] | None
+    handler: Handler,
+    birth: Birth,
+    wear: Wear,
+    on_fork: Callable[[int, int], None] | None,
+    relay: EngineConfig | None,
 ) -> NoReturn:
     """Live a child's life right after the fork; never returns."""
     code = 1
     try:
         _settle(birth)
-        child = Child(handler, birth, wear)
+        child = Child(handler, birth, wear, relay)
         if on_fork is not None:
             on_fork(birth.slot, birth.number)
         child.listen()
@@ -103,6 +129,7 @@ def main(
             child.serve()
             code = 0
         finally:
+            child.stop()
             handler.process_stopping(code)
     except BaseException:
         code = 1
@@ -117,7 +144,9 @@ def main(
 class Child:
     """Takes jobs from the socket, runs those with a permit, says what became of them."""
 
-    def __init__(self, handler: Handler, birth: Birth, wear: Wear) -> None:
+    def __init__(
+        self, handler: Handler, birth: Birth, wear: Wear, relay: EngineConfig | None
+    ) -> None:
         self._handler = handler
         self._socket = birth.jobs
         self._frames = birth.jobs.makefile("rb", buffering=65536)
@@ -125,10 +154,18 @@ class Child:
         self._page = birth.page
         self._wear = wear
         self._pid = os.getpid()
-        self._serial = 0  # of the job whose permit was read last
+        self._token = 0  # of the run that began last
+        self._followed = 0  # of the run that the child claimed last
+        self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
         self._interrupted = 0
         self._done = 0
         self._running = False
+        self._relay = None if relay is None else Relay(relay, self._say_spare)
+        self._work_comes = select.poll()
+        self._work_comes.register(birth.jobs, select.POLLIN)
+        self._work_comes.register(birth.permits, select.POLLIN)
+        self._permit_lies = select.poll()
+        self._permit_lies.register(birth.permits, select.POLLIN)
 
     def listen(self) -> None:
         """Let SIGUSR1 interrupt a job; between jobs it does nothing."""
@@ -142,13 +179,18 @@ class Child:
             del frame
             while jobs:
                 job = jobs.popleft()
-                if self._permitted():
-                    self._work(job)
-                    if reason := self._worn_out():
-                        self._say(BYE, reason.encode())
-                        return
+                if self._permitted() and (reason := self._run(job)):
+                    self._say(BYE, reason.encode())
+                    return
+
+    def stop(self) -> None:
+        """Close what this child opened."""
+        if self._relay is not None:
+            self._relay.close()
 
     def _read_frame(self) -> bytes | None:
+        if self._relay is not None and self._relay.wanted:
+            self._relay.rest(self._work_comes)
         head = self._frames.read(JOBS_HEAD.size)
         if len(head) < JOBS_HEAD.size:
             return None
@@ -157,27 +199,84 @@ class Child:
         return frame if len(frame) == length else None
 
     def _permitted(self) -> bool:
-        self._serial += 1
         while True:
             try:
                 return os.read(self._permits, 1)[0] == RUN
             except BlockingIOError:  # recalled at this moment; what replaces it is on its way
-                waiting = select.poll()
-                waiting.register(self._permits, select.POLLIN)
-                waiting.poll()
+                self._permit_lies.poll()
 
-    def _work(self, job: Job) -> None:
+    def _run(self, job: Job) -> str:
+        """Run a job, and those that follow if the parent lets it; say why that was the last one."""
+        following: Job | None = job
+        while following is not None:
+            job = following
+            outcome, fault, took_ns = self._work(job)
+            reason = self._worn_out()
+            if outcome is None:
+                self._say(FAULT, fault, took_ns)
+                return reason
+            following = None
+            chained = job.awaited or job.token == self._followed
+            if self._relay is not None and chained and not reason:
+                following = self._go_on(self._relay, job, outcome, took_ns)
+            else:
+                self._say(OUTCOME, dump_outcome(outcome), took_ns)
+        return reason
+
+    def _go_on(self, relay: Relay, job: Job, outcome: Outcome, took_ns: int) -> Job | None:
+        """Record an outcome and say what follows, or leave it to the parent."""
+        relay.wanted = True
+        kind, step = OUTCOME, None
+        self._page.relaying = True
+        if (
+            outcome.state is State.COMPLETED
+            and not (outcome.follow_ups or outcome.drops)
+            and relay.ready
+            and not self._permit_lies.poll(0)  # others wait here; and see `Page`
+            and (terms := self._page.terms()) is not None
+        ):
+            try:
+                step = (
+                    relay.step(job, outcome, terms, self._prepare)
+                    if job.awaited
+                    else relay.end(job, outcome)
+                )
+            except AnswerLost:
+                kind = UNSURE if job.awaited else OUTCOME
+        if step is None:
+            self._say(kind, dump_outcome(outcome), took_ns)
+        else:
+            self._say(WENT_ON, dump_step(step), took_ns)
+        self._page.relaying = False
+        if step is None or step.job is None:
+            return None
+        self._followed = step.job.token
+        return step.job
+
+    def _prepare(self, job: Job) -> None:
+        """Open a job while the database claims it; if that fails it fails once it is claimed."""
+        with suppress(Exception):
+            self._prepared = job, self._handler.open(job)
+
+    def _work(self, job: Job) -> tuple[Outcome | None, bytes, int]:
+        """Run a job; its outcome or a traceback, and how long it took."""
+        self._token = job.token
         began_ns = time.perf_counter_ns()
+        outcome, fault = None, b""
         try:
-            run = self._handler.open(job)
+            prepared, self._prepared = self._prepared, None
+            if prepared is not None and prepared[0] == job:  # down to the payload
+                run = prepared[1]
+            else:
+                run = self._handler.open(job)
             if run.soft_time_limit_s is not None or run.time_limit_s is not None:
                 self._say_limits(run)
-            kind, body = OUTCOME, dump_outcome(self._call(run))
+            outcome = self._call(run)
         except BaseException:  # the handler broke its promise; the job still needs an end
-            kind, body = FAULT, traceback.format_exc().encode("utf-8", "backslashreplace")
+            fault = traceback.format_exc().encode("utf-8", "backslashreplace")
         if os.getpid() != self._pid:  # the job forked, and its child came back from it
             os._exit(0)
-        self._say(kind, body, time.perf_counter_ns() - began_ns)
+        return outcome, fault, time.perf_counter_ns() - began_ns
 
     def _call(self, run: Run) -> Outcome:
         self._running = True
@@ -193,8 +292,8 @@ class Child:
         """
         if not self._running or (frame is not None and frame.f_code is Child._call.__code__):
             return
-        (wanted,) = SERIAL.unpack_from(self._page)
-        if wanted == self._serial != self._interrupted:
+        wanted = self._page.interrupt
+        if wanted == self._token != self._interrupted:
             self._interrupted = wanted
             raise self._handler.soft_limit_error()
 
@@ -213,8 +312,23 @@ class Child:
         )
         self._say(STARTED, LIMITS.pack(time.monotonic(), soft_s, hard_s))
 
+    def _say_spare(self, token: int) -> None:
+        self._say(SPARE, TOKEN.pack(token))
+
     def _say(self, kind: bytes, body: bytes = b"", took_ns: int = 0) -> None:
         self._socket.sendall(HEAD.pack(kind, len(body), took_ns) + body)
+
+
+def dump_step(step: Step) -> bytes:
+    """Encode a step for the socket."""
+    job = None if step.job is None else tuple(step.job)
+    return marshal.dumps((dump_outcome(step.outcome), job, step.spare))
+
+
+def load_step(data: bytes) -> Step:
+    """Decode what `dump_step` made."""
+    outcome, job, spare = marshal.loads(data)
+    return Step(load_outcome(outcome), None if job is None else Job(*job), spare)
 
 
 def _peak_memory_kib() -> int:

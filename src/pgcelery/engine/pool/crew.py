@@ -10,11 +10,13 @@ from collections.abc import Callable
 from math import inf
 from typing import NoReturn
 
+from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, load_outcome
 from pgcelery.engine.pool import child as wire
-from pgcelery.engine.pool.base import ActiveJob
+from pgcelery.engine.pool.base import ActiveJob, Unsure
 from pgcelery.engine.pool.feed import Feed
 from pgcelery.engine.pool.process import ChildProcess, Entry
+from pgcelery.engine.relay import Step, Terms
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,9 @@ class Crew:
         self.size = size
         self.handler: Handler | None = None
         self.children: list[ChildProcess] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome | Step | Unsure] = []
+        self.relay: EngineConfig | None = None
+        self.terms: Terms | None = None
         self.cut_off: list[ActiveJob] = []  #: what ran when the crew was dismissed
         self.dismissed = False  #: dead children are not replaced any more
         # Its own descriptor is readable when any of the children's has something to say.
@@ -107,11 +111,27 @@ class Crew:
         """Leave a child nothing but the job it is at, so that nothing else can be hit.
 
         Returns:
-            The one that has begun and, by what the child said so far, not ended.
+            The one that has begun and, by what the child said so far, not ended. None as well
+            while the child goes on with another one, about which it says so in a moment.
         """
+        child.barred = True
+        child.allow(None)
         self._feed.take_back(child.recall())
+        relaying = child.relaying
         self.hear(child)
-        return child.entries[0] if child.entries else None
+        return child.entries[0] if child.entries and not relaying else None
+
+    def release(self, child: ChildProcess) -> None:
+        """End what `isolate` began, for a child that lives on."""
+        child.barred = False
+        child.allow(self.terms)
+
+    def allow(self, terms: Terms | None) -> None:
+        """Say what children may claim by themselves."""
+        if terms != self.terms:
+            self.terms = terms
+            for child in self.children:
+                child.allow(terms)
 
     def retire(self, child: ChildProcess) -> None:
         """Let a child end after the job it is at."""
@@ -134,10 +154,17 @@ class Crew:
         staying = sum(not child.retired for child in self.children)
         return inf if self.dismissed or staying >= self.size else self._fork_at
 
-    def lose(self, job: Job, why: Lost) -> None:
-        """End a job that could not say its own outcome."""
+    def lose(self, job: Job, why: Lost, claim: int | None = None) -> None:
+        """End a job that could not say its own outcome.
+
+        Args:
+            job: The job.
+            why: What happened.
+            claim: Token of what its process may have claimed.
+        """
         assert self.handler is not None, "start() comes first"
-        self.outcomes.append(self.handler.lost(job, why))
+        outcome = self.handler.lost(job, why)
+        self.outcomes.append(outcome if claim is None else Unsure(outcome, claim))
 
     def report_interruption(self, entry: Entry) -> None:
         """Say, once a job, that its soft limit has passed."""
@@ -164,19 +191,12 @@ class Crew:
     def _heed(
         self, child: ChildProcess, kind: bytes, body: bytes, took_ns: int, now: float
     ) -> None:
-        if kind in (wire.OUTCOME, wire.FAULT):
-            entry = child.next_done(now)
-            self._feed.pace.note(entry.job.name, took_ns / 1e9)
-            if kind == wire.OUTCOME:
-                self.outcomes.append(load_outcome(body))
-            else:
-                self.lose(entry.job, Lost("child_lost", body.decode(), child.pid))
-            if entry.verdict is not None:  # it survived its signal, or that is still to come
-                self.retire(child)
-            elif child.leaving and not child.entries:
-                child.leave_by = now + self._leave_s
+        if kind in (wire.OUTCOME, wire.FAULT, wire.UNSURE, wire.WENT_ON):
+            self._end(child, kind, body, took_ns, now)
         elif kind == wire.STARTED:
             child.limit(*wire.LIMITS.unpack(body))
+        elif kind == wire.SPARE:
+            (child.spare,) = wire.TOKEN.unpack(body)
         elif kind == wire.READY:
             child.ready = True
             self._failed_starts = 0
@@ -185,18 +205,50 @@ class Crew:
             child.leaving = True
             child.leave_by = now + self._leave_s
 
+    def _end(self, child: ChildProcess, kind: bytes, body: bytes, took_ns: int, now: float) -> None:
+        """Take the end of a child's first job."""
+        entry = child.next_done(now)
+        self._feed.pace.note(entry.job.name, took_ns / 1e9)
+        if kind == wire.OUTCOME:
+            self.outcomes.append(load_outcome(body))
+        elif kind == wire.WENT_ON:
+            self._follow(child, wire.load_step(body), now)
+        elif kind == wire.UNSURE:
+            assert child.spare is not None, "it said so before"
+            self.outcomes.append(Unsure(load_outcome(body), child.spare))
+            child.spare = None
+        else:
+            self.lose(entry.job, Lost("child_lost", body.decode(), child.pid))
+        if entry.verdict is not None:  # it survived its signal, or that is still to come
+            self.retire(child)
+        elif child.leaving and not child.entries:
+            child.leave_by = now + self._leave_s
+
+    def _follow(self, child: ChildProcess, step: Step, now: float) -> None:
+        """Note what a child recorded, and perhaps went on with, by itself."""
+        self.outcomes.append(step)
+        if step.job is None:
+            return
+        entry = Entry(step.job, now)
+        if not self._feed.weigh(entry) and not child.entries:
+            child.exclusive = True
+        child.go_on(entry, now)
+        child.spare = step.spare
+
     def _bury(self, child: ChildProcess) -> None:
         """Settle what a dead child leaves: its last words, the job it was at, those behind."""
         now = time.monotonic()
         self.hear(child)
         back = child.recall()
+        claim = child.spare  # of what follows the first, if anything
         for entry in child.entries:
             if self.dismissed:
                 self.cut_off.append(ActiveJob(entry.job, child.pid, child.head_since))
             else:
                 why = entry.verdict or Lost("child_lost", child.how_it_ended())
                 signum = -child.exitcode if child.exitcode and child.exitcode < 0 else None
-                self.lose(entry.job, why._replace(pid=child.pid, signum=signum))
+                self.lose(entry.job, why._replace(pid=child.pid, signum=signum), claim)
+            claim = None
         child.entries.clear()
         self._feed.take_back(back)
         if child.exitcode and not self.dismissed:
@@ -220,6 +272,7 @@ class Crew:
         self._forks += 1
         child = ChildProcess(slot, self._forks, f"{self._name}-{self._forks}")
         child.fork(self._live)
+        child.allow(self.terms)
         self.children.append(child)
         self._selector.register(child.socket, selectors.EVENT_READ, child)
         if child.watch >= 0:
@@ -230,7 +283,7 @@ class Crew:
         assert self.handler is not None
         for crew in list(_crews):
             crew.close()
-        wire.main(self.handler, birth, self._wear, self._on_fork)
+        wire.main(self.handler, birth, self._wear, self._on_fork, self.relay)
 
     def _unregister(self, source: object) -> None:
         mapping = self._selector.get_map()

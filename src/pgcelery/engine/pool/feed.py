@@ -73,6 +73,12 @@ class Feed:
                     heappush(heap, (child.load_s, child.number, child))
         return fed
 
+    def weigh(self, entry: Entry) -> bool:
+        """Set what an entry is expected to take; whether its job is a fast one."""
+        fast_s = self.pace.fast(entry.job.name)
+        entry.weight_s = self._window_s if fast_s is None else fast_s
+        return fast_s is not None
+
     def _room(self, child: ChildProcess, now: float) -> int:
         if not child.ready or child.leaving or child.exclusive:
             return 0

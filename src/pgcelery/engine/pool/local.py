@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.job import Handler, Job, Lost, Outcome
 from pgcelery.engine.pool.base import ActiveJob, Pace
+from pgcelery.engine.relay import Terms
 
 _AHEAD = 200  #: most jobs queued beyond the slots
 
@@ -65,10 +67,17 @@ class LocalPool:
         """Whether no job is inside and no outcome waits to be collected."""
         return not self._inside and not self._made
 
-    def start(self, handler: Handler) -> None:
+    def start(self, handler: Handler, relay: EngineConfig | None = None) -> None:
         """Prepare this process; `process_started` is called here, once."""
         self._handler = handler
         handler.process_started()
+
+    def allow(self, terms: Terms | None) -> None:
+        """Do nothing: what follows a job comes by the node, which is in this process."""
+
+    def spares(self) -> list[int]:
+        """Name none: see `allow`."""
+        return []
 
     def capacity(self) -> int:
         """Count free slots, and room in the queue while jobs are short."""

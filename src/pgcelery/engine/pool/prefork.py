@@ -14,12 +14,14 @@ from contextlib import suppress
 from math import inf
 from typing import NamedTuple
 
+from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.job import Handler, Job, Lost, Outcome
-from pgcelery.engine.pool.base import ActiveJob
+from pgcelery.engine.pool.base import ActiveJob, Unsure
 from pgcelery.engine.pool.child import Wear
 from pgcelery.engine.pool.crew import Crew
 from pgcelery.engine.pool.feed import Feed
 from pgcelery.engine.pool.process import ChildProcess, Entry
+from pgcelery.engine.relay import Step, Terms
 
 _BLIND_S = 0.05  #: between two looks at a child that has no pidfd
 _PATIENCE = 3  #: windows that a job waits in a child before it is taken back
@@ -93,10 +95,19 @@ class PreforkPool:
         """List the children, those included that are about to end."""
         return [ChildInfo(c.pid, c.sent, len(c.entries)) for c in self._crew.children]
 
-    def start(self, handler: Handler) -> None:
+    def start(self, handler: Handler, relay: EngineConfig | None = None) -> None:
         """Fork the children; each adds to `capacity` once it has prepared itself."""
         self._crew.handler = handler
+        self._crew.relay = relay
         self._crew.replace(time.monotonic())
+
+    def allow(self, terms: Terms | None) -> None:
+        """Say what children may claim by themselves from now on; None, as at first: nothing."""
+        self._crew.allow(terms)
+
+    def spares(self) -> list[int]:
+        """List the tokens under which children may have claimed what was not told of yet."""
+        return [child.spare for child in self._crew.children if child.spare is not None]
 
     def capacity(self) -> int:
         """Count the jobs that children would take now, if those are like the recent ones."""
@@ -112,7 +123,7 @@ class PreforkPool:
         """Name the one descriptor that stands for those of all children."""
         return [self._crew.fileno()]
 
-    def collect(self) -> list[Outcome]:
+    def collect(self) -> list[Outcome | Step | Unsure]:
         """Give the outcomes that are there, and refill the children from the backlog."""
         self._crew.poll()
         now = time.monotonic()
@@ -164,6 +175,7 @@ class PreforkPool:
                 if running is not None and running.job.id == job_id:
                     self._strike(child, running, signum)
                     return True
+                self._crew.release(child)
         jobs = self._feed.withdraw(lambda entry: entry.job.id == job_id)
         for job in jobs:
             self._crew.lose(job, Lost("cancelled"))
@@ -237,6 +249,9 @@ class PreforkPool:
         if now >= head.hard_at:
             if self._crew.isolate(child) is head:
                 self._condemn(child, head, Lost("time_limit", limit_s=head.hard_s), signal.SIGKILL)
+            else:
+                head.hard_at = now + _BLIND_S  # it has ended, if the child does not say otherwise
+                self._crew.release(child)
         elif now >= head.soft_at:
             if now >= child.head_since + head.soft_s:
                 self._crew.report_interruption(head)
@@ -245,6 +260,7 @@ class PreforkPool:
     def _strike(self, child: ChildProcess, entry: Entry, signum: int) -> None:
         if signum == signal.SIGUSR1:
             child.interrupt(entry, time.monotonic())
+            self._crew.release(child)
         else:
             self._condemn(child, entry, Lost("terminated"), signum)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import socket
@@ -15,7 +14,9 @@ from math import inf
 from typing import NoReturn
 
 from pgcelery.engine.job import Job, Lost, dump_jobs
-from pgcelery.engine.pool.child import HEAD, JOBS_HEAD, SERIAL, Birth
+from pgcelery.engine.pool.child import HEAD, JOBS_HEAD, Birth
+from pgcelery.engine.pool.page import Page
+from pgcelery.engine.relay import Terms
 
 _MAX_READ = 8 * 1024 * 1024  #: bytes taken from one child before the others have their turn
 
@@ -28,7 +29,6 @@ class Entry:
         "hard_s",
         "job",
         "sent_at",
-        "serial",
         "soft_again_s",
         "soft_at",
         "soft_s",
@@ -42,7 +42,6 @@ class Entry:
         self.waiting_since = waiting_since  #: monotonic time at which the pool got it
         self.sent_at = 0.0
         self.weight_s = 0.0  #: what it is expected to take
-        self.serial = 0  #: its number in its child
         self.soft_at = inf  #: monotonic time of the next request to interrupt it
         self.soft_again_s = 0.25
         self.soft_s = inf  #: the soft limit itself, until it has passed
@@ -72,6 +71,8 @@ class ChildProcess:
         self.runs = 0  #: jobs sent and not recalled
         self.watch = -1  #: pidfd, readable when the child has ended; -1 where there is none
         self.reads_end = False  #: the socket is at its end
+        self.spare: int | None = None  #: token under which it may claim what follows its job
+        self.barred = False  #: it may claim nothing
         self._unsent: deque[memoryview] = deque()
         self._got = bytearray()
 
@@ -89,7 +90,7 @@ class ChildProcess:
             undo.callback(theirs.close)
             self._permits_back, self._permits = _pipe(undo)
             alive, self._alive = _pipe(undo)
-            self._page = mmap.mmap(-1, mmap.PAGESIZE)
+            self._page = Page()
             birth = Birth(
                 theirs,
                 self._permits_back,
@@ -142,7 +143,6 @@ class ChildProcess:
             self.head_since = now
         for entry in entries:
             self.sent += 1
-            entry.serial = self.sent
             entry.sent_at = now
             self.load_s += entry.weight_s
         self.runs += len(entries)
@@ -151,6 +151,23 @@ class ChildProcess:
         self._unsent.append(memoryview(JOBS_HEAD.pack(len(body)) + body))
         self.flush()
         os.write(self._permits, b"1" * len(entries))
+
+    def go_on(self, entry: Entry, now: float) -> None:
+        """Note the job that it went on with by itself, before those that wait in it."""
+        entry.sent_at = now
+        self.load_s += entry.weight_s
+        self.sent += 1
+        self.runs += 1
+        self.entries.appendleft(entry)
+
+    def allow(self, terms: Terms | None) -> None:
+        """Say what it may claim by itself, unless it is barred or leaves."""
+        self._page.allow(None if self.barred or self.leaving else terms)
+
+    @property
+    def relaying(self) -> bool:
+        """Whether it may be going on by itself at this moment, so that its job has ended."""
+        return self._page.relaying
 
     def flush(self) -> None:
         """Send what the socket takes now."""
@@ -243,7 +260,7 @@ class ChildProcess:
         The signal may hit between two bytecodes where nothing can be raised; in another job, or
         in one that has had the error, nothing happens.
         """
-        SERIAL.pack_into(self._page, 0, entry.serial)
+        self._page.interrupt = entry.job.token
         self.kill(signal.SIGUSR1)
         entry.soft_at = now + entry.soft_again_s
         entry.soft_again_s *= 2
@@ -260,6 +277,7 @@ class ChildProcess:
     def retire(self) -> None:
         """Let it end by itself once it has done what it has begun."""
         self.leaving = True
+        self.allow(None)
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 

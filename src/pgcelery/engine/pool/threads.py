@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.job import Handler
 from pgcelery.engine.pool.local import LocalPool
 
@@ -26,9 +27,9 @@ class ThreadPool(LocalPool):
         """Count the threads, those included that are about to end."""
         return sum(thread.is_alive() for thread in self._threads)
 
-    def start(self, handler: Handler) -> None:
+    def start(self, handler: Handler, relay: EngineConfig | None = None) -> None:
         """Prepare this process and start the threads."""
-        super().start(handler)
+        super().start(handler, relay)
         self._spawn(self.size)
 
     def grow(self, n: int) -> None:
