@@ -153,7 +153,6 @@ def test_what_the_database_writes_has_a_score() -> None:
     assert score(own, {"worker": "celery@a host"}) is None
 
 
-
 def test_labels_of_workers() -> None:
     assert parse_label("gpu=1") == ("gpu", "1")
     assert parse_label(" zone = eu-1/a ") == ("zone", "eu-1/a")

@@ -11,7 +11,7 @@ from pgcelery.engine import Client, Job, Outcome, State, arrays
 from pgcelery.engine.arrays import BigintArray
 from pgcelery.engine.database import load
 from pgcelery.engine.outbox import again_params, ended_params
-from pgcelery.engine.territory import Territory
+from pgcelery.engine.territory import OWN, Territory
 
 ENDED_AT_ONCE = 8 | 16 | 2048 | 4096  #: cancelled, expired, no slot, replaced: never run
 
@@ -60,8 +60,8 @@ class SimNode:
         self, client: Client, conn: psycopg.Connection[Any], name: str, queues: Sequence[str]
     ) -> None:
         self.client, self.conn, self.name, self.queues = client, conn, name, list(queues)
-        self.territory = Territory()
-        self.territory.queues.update(client.intern(queues))
+        self.territory = Territory({OWN: name}, grace_s=0.1)
+        self.territory.serve(client.intern(queues))
         self.patience_s = 60.0
         self.register()
 

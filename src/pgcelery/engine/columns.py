@@ -151,9 +151,8 @@ def _rules(job: NewJob) -> str | None:
     rules: dict[str, Any] = {}
     if job.gates:
         rules["g"] = [
-            [g.name, g.key, g.slots, g.weight, int(g.strategy), g.rate, g.period_s, g.burst]
-            + [g.fixed, g.units]
-            for g in job.gates
+            [*gate[:4], int(gate.strategy), *gate[5:]]  # as the type's fields are
+            for gate in job.gates
         ]
     if job.unique is not None:
         rules["u"] = [job.unique.key, _MODES[job.unique.until], job.unique.for_s]

@@ -42,8 +42,8 @@ class Strategy(IntEnum):
 class Gate(NamedTuple):
     """A limit that a job must pass before it can be claimed, and holds a place of while it runs.
 
-    Either a limit on how many run at once (`slots`, or only a fair share of the workers without), or
-    one on how many start within a time (`rate`). Newer jobs of a line overrule what older ones said
+    Either a limit on how many run at once (`slots`, or only a fair share of the workers without),
+    or one on how many start within a time (`rate`). Newer jobs of a line overrule what older ones said
     of it, and `Client.set_limit` overrules all of them.
 
     Attributes:
@@ -55,7 +55,7 @@ class Gate(NamedTuple):
         rate: Units that may start within `period_s`; None for a limit on slots.
         period_s: Seconds.
         burst: Units that may start at once after a pause, at least 1.
-        fixed: Count within windows of `period_s` each, not sliding; a window may be used up at once.
+        fixed: Count within windows of `period_s` each, not sliding; one may be used up at once.
         units: What this job takes of a rate.
     """
 
@@ -115,7 +115,7 @@ class NewJob(NamedTuple):
             of what its run is.
         leads: Its workflow is listed by it; one job of each.
         placement: Which workers may claim it or should, as `placement.encode` says it; "" for any.
-        sticky: It should (1) or must (2) run on the worker that ended the last it waited for; 0: any.
+        sticky: It should (1) or must (2) run on the worker that ended the last it waited for.
     """
 
     id: str
