@@ -43,8 +43,8 @@ class Gate(NamedTuple):
     """A limit that a job must pass before it can be claimed, and holds a place of while it runs.
 
     Either a limit on how many run at once (`slots`, or only a fair share of the workers without),
-    or one on how many start within a time (`rate`). Newer jobs of a line overrule what older ones said
-    of it, and `Client.set_limit` overrules all of them.
+    or one on how many start within a time (`rate`). Newer jobs of a line overrule what older ones
+    said of it, and `Client.set_limit` overrules all of them.
 
     Attributes:
         name: The limit's, at most 255 characters; what `Client.set_limit` goes by.
