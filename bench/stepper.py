@@ -13,6 +13,7 @@ import importlib
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -27,12 +28,10 @@ def main(dsn: str, count: int, batch: int) -> None:
     client.migrate()
     queue = client.intern(["q"])["q"]
     params: list[Any] = [arrays.IntegerArray.of([queue])]
-    try:
-        made = importlib.import_module("pgcelery.engine.territory").Territory
-    except ModuleNotFoundError:
-        extra: list[Any] = []
-    else:
-        territory = made({"worker": "w"}, 0.2)
+    extra: list[Any] = []
+    with suppress(ModuleNotFoundError):  # there are no places before limits
+        module = importlib.import_module("pgcelery.engine.territory")
+        territory = module.Territory({"worker": "w"}, 1)
         territory.serve({"q": queue})
         params, extra = territory.params(0), [60.0]
     conn = psycopg.connect(dsn, autocommit=True)

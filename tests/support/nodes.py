@@ -60,7 +60,7 @@ class SimNode:
         self, client: Client, conn: psycopg.Connection[Any], name: str, queues: Sequence[str]
     ) -> None:
         self.client, self.conn, self.name, self.queues = client, conn, name, list(queues)
-        self.territory = Territory({OWN: name}, 0.2)
+        self.territory = Territory({OWN: name}, grace_s=0.1)
         self.territory.serve(client.intern(queues))
         self.patience_s = 60.0
         self.register()
