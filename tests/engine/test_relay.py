@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, State
+from pgcelery.engine import Client, Gate, State
 from tests.support.jobs import new_job, running
 from tests.support.relays import (
     MOVING,
@@ -100,14 +100,16 @@ def fan_in(first, second):
     return [first, new_job(id="c"), second._replace(parents=("a", "c"))]
 
 
+ONE = (Gate("k", slots=1),)
 PAST = datetime.now(UTC) - timedelta(seconds=1)
 FUTURE = datetime.now(UTC) + timedelta(hours=1)
 #: How a workflow of a and b, which waits for a, differs, and what becomes of b.
 NOT_RELAYED = {
     "fan_out": (fan_out, State.COMPLETED),
     "fan_in": (fan_in, State.COMPLETED),
-    "key": (lambda a, b: [a, b._replace(key="k")], State.COMPLETED),
-    "own_key": (lambda a, b: [a._replace(key="k"), b], State.COMPLETED),
+    "gate": (lambda a, b: [a, b._replace(gates=ONE)], State.COMPLETED),
+    "own_gate": (lambda a, b: [a._replace(gates=ONE), b], State.COMPLETED),
+    "sticky": (lambda a, b: [a, b._replace(sticky=2)], State.COMPLETED),
     "delay": (lambda a, b: [a, b._replace(delay_s=0.01)], State.COMPLETED),
     "time": (lambda a, b: [a, b._replace(due_at=PAST)], State.COMPLETED),
     "later": (lambda a, b: [a, b._replace(due_at=FUTURE)], State.SCHEDULED),
@@ -129,7 +131,9 @@ def test_what_is_no_plain_step_goes_by_the_node(client: Client, notes: Notes, ca
     assert notes.late_outcomes == []
 
 
-@pytest.mark.parametrize("case", [*NOT_RELAYED, "token", "worker", "lease", "cancelled", "gone"])
+@pytest.mark.parametrize(
+    "case", [*NOT_RELAYED, "token", "worker", "lease", "cancelled", "gone", "paused"]
+)
 def test_in_any_other_case_the_function_changes_nothing(client: Client, dsn: str, case: str):
     change, _ = NOT_RELAYED.get(case, (lambda a, b: [a, b], None))
     client.enqueue(change(*chain_of(["a", "b"])))
@@ -144,6 +148,8 @@ def test_in_any_other_case_the_function_changes_nothing(client: Client, dsn: str
             conn.execute("update pgcelery.workers set lease_until = now() + interval '5 s'")
         if case == "cancelled":
             conn.execute("insert into pgcelery.cancels values ('b', false, 15)")
+        if case == "paused":
+            conn.execute("insert into pgcelery.paused (queue_id) values (%s)", [queue_id])
         if case == "gone":
             conn.execute("delete from pgcelery.nodes")
         before = contents(dsn, *MOVING, "results", "jobs")
@@ -162,7 +168,7 @@ def claim(conn: psycopg.Connection[Any], job_id: str) -> tuple[int, int]:
         " values ('w', 'h', 1, '{}', '{}', now() + interval '1 min') returning id"
     ).fetchone()
     conn.execute("delete from pgcelery.ready")
-    conn.execute("delete from pgcelery.scheduled where job_id = %s", [job_id])
+    conn.execute("delete from pgcelery.gated where job_id = %s", [job_id])
     (queue_id,) = conn.execute(
         "insert into pgcelery.running (token, job_id, worker_id, queue_id, delivery, flags)"
         " select 1, id, %s, queue_id, 1, flags & 3 from pgcelery.jobs where id = %s"
@@ -272,7 +278,7 @@ def test_nothing_is_relayed_when_somebody_must_hear_first(client: Client, notes:
         ]
 
 
-@pytest.mark.parametrize("how", ["stop", "cancel_queue"])
+@pytest.mark.parametrize("how", ["stop", "drain", "cancel_queue"])
 def test_a_chain_goes_elsewhere_once_the_worker_takes_no_more(
     client: Client, tmp_path: Path, notes: Notes, how: str
 ):
@@ -286,11 +292,12 @@ def test_a_chain_goes_elsewhere_once_the_worker_takes_no_more(
         if how == "stop":
             worker.stop()
             wait_for(lambda: worker._recalled)
+        elif how == "drain":
+            worker.drain()
+            wait_for(lambda: pool._crew.terms is None)
         else:
             worker.cancel_queue("q")
-            wait_for(
-                lambda: not worker.queues or (worker.queues == ["q"] and not worker._node.queues)
-            )
+            wait_for(lambda: not worker._node.territory.queues)
             wait_for(lambda: pool._crew.terms is None or not pool._crew.terms.queues)
         notes.release(ids[5])
         wait_for(lambda: client.results([ids[5]]))

@@ -1,4 +1,4 @@
-"""When a node asks for work: at once when there may be some, else after longer and longer pauses."""
+"""When a node asks for work: at once if there may be some, else after longer and longer pauses."""
 
 from __future__ import annotations
 

@@ -89,9 +89,8 @@ class Node:
         self._appetite = Appetite(config, now)
         self._beat_at = self._maintain_at = now
         self.beat_ok_at = now
-        self._reconnect_at = now
+        self._reconnect_at = self._quiet_until = now
         self._reconnect_s = _RECONNECT_S[0]
-        self._quiet_until = now
         self._told_at: dict[int, float] = {}
         self._left = False
 
@@ -425,14 +424,8 @@ class Node:
         for row in rows:
             if row.kind is Kind.WAITER and row.name and row.job_id:
                 waiters[row.name].append(row.job_id)
-            elif row.kind is Kind.QUEUE_WOKEN and row.queue_id == 0:
-                self._errand = True
             elif row.kind is Kind.QUEUE_WOKEN and row.queue_id is not None:
-                if self.territory.heard(row.queue_id):
-                    self.wake()
-                    if satisfied:
-                        continue
-                self._tell_queue(row.queue_id, now)
+                self._woken(row.queue_id, satisfied, now)
             elif row.kind is Kind.RUNS_STRUCK:
                 self._tell(self.config.schema, "c")
             elif row.kind is Kind.UNKNOWN_WORKER:
@@ -441,7 +434,14 @@ class Node:
             for payload in packed(ids):
                 self._tell(channel, payload)
 
-    def _tell_queue(self, queue_id: int, now: float) -> None:
+    def _woken(self, queue_id: int, satisfied: bool, now: float) -> None:
+        if queue_id == 0:
+            self._errand = True
+            return
+        if self.territory.heard(queue_id):
+            self.wake()
+            if satisfied:
+                return
         if now - self._told_at.get(queue_id, 0.0) >= self.config.poll_min_s / 2:
             self._told_at[queue_id] = now
             self._tell(self.config.schema, f"q{queue_id}")
