@@ -310,6 +310,31 @@ def test_a_unique_task_that_is_retried_or_replaced_is_not_sent_twice(app: Any) -
         assert task.delay().get(timeout=T) == "other"
 
 
+@pytest.mark.parametrize("limited", [True, False])
+def test_what_replaces_a_task_has_its_own_limits(
+    app: Any, client: Client, hall: Hall, limited: bool
+) -> None:
+    rule = Concurrency("l.own", limit=1)
+
+    @app.task(shared=False, name="l.other", bind=True, concurrency=rule if limited else None)
+    def other(self):
+        held = client._connections.run(
+            b"select l.name, l.in_use from pgcelery.lines l where l.in_use > 0"
+        )
+        return [list(row) for row in held], self.request.id
+
+    @app.task(shared=False, name="l.one", bind=True, concurrency=Concurrency("l.first", limit=1))
+    def one(self):
+        raise self.replace(other.si())
+
+    with working(app):
+        first = one.delay()
+        held, request_id = first.get(timeout=T)
+        assert request_id == first.id
+        assert held == ([["l.own", 1]] if limited else [])
+        assert one.delay().get(timeout=T)
+
+
 @pytest.mark.parametrize(
     ("direction", "order"), [("amqp", [9, 5, 0, None]), ("redis", [0, None, 5, 9])]
 )

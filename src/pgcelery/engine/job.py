@@ -160,6 +160,7 @@ class Job(NamedTuple):
     #: id, state and result of its one parent, if that ended here just now
     fed: tuple[str, int, bytes | None] | None = None
     awaited: bool = False  #: others wait for its end
+    gated: bool = False  #: it came through gates
 
 
 class Lost(NamedTuple):

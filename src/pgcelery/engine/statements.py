@@ -61,6 +61,7 @@ class Flag(IntEnum):
     """Bits of a claim's flags."""
 
     AWAITED = 1
+    GATED = 2
     PARENT_FAILED = 4
     CANCELLED = 8
     EXPIRED = 16
@@ -225,4 +226,5 @@ def job(row: Row, queue: str, ended: Mapping[str, Outcome] | None = None) -> Job
         parent_failed=bool(flags & Flag.PARENT_FAILED),
         fed=None if parent is None else (parent.id, int(parent.state), parent.result),
         awaited=bool(flags & Flag.AWAITED),
+        gated=bool(flags & Flag.GATED),
     )

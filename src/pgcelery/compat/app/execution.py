@@ -117,13 +117,18 @@ def verdict(job: Job, running: Running, backend: Any, request: Any) -> Outcome:
         request: Gives the task's `Context`.
     """
     if running.again is not None:
+        again = running.again
+        if running.retry is None and (job.gated or again.gates or again.placement):
+            # It has limits of its own, and a place: another job, then, that goes on with the id.
+            after = (again._replace(id=job.id, again=True, unique=None),)
+            return Outcome(job.id, job.token, State.WAITING, follow_ups=after)
         if running.retry is None:
-            return _run_again(job, running.again, None)
+            return _run_again(job, again, None)
         state, meta = running.record or (states.PENDING, None)
         if state != states.RETRY:
             exc = running.retry.exc
             meta = encode_failure(backend, request(), states.RETRY, exc, None)
-        return _run_again(job, running.again, meta)
+        return _run_again(job, again, meta)
     if running.replaced:
         # The job stays, without a run, until one of the follow-ups comes to its id again.
         return Outcome(job.id, job.token, State.WAITING, follow_ups=tuple(running.follow_ups))
