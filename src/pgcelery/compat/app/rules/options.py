@@ -267,8 +267,8 @@ class Placement:
             begin with ``=``, ``!=``, ``>``, ``>=``, ``<``, ``<=``; numbers compare as numbers.
         prefer: What is better met, and its weight from 1 to 1000: ``{"zone=eu": 50}`` or
             ``[("zone", "eu", 50)]``.
-        sticky: Whether the tasks that wait for this one in a canvas should (``soft``) or must
-            (``hard``) run on the worker that it ran on.
+        sticky: Whether the task, as a step of a canvas, should (``soft``) or must (``hard``) run on
+            the worker that ended the last it waited for.
 
     Raises:
         TypeError: Something is of another type.
