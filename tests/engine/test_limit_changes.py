@@ -160,8 +160,8 @@ def test_jobs_that_say_something_else_do_not_overrule_it(
     send(client, 2, count=2)
     settled(client, handler, k=1)
     send(client, 2, count=4)
+    wait_for(lambda: line(client).said.slots == 4)
     settled(client, handler, k=1)
-    assert line(client).said.slots == 4
     client.unset_limit("mail", "k")
     settled(client, handler, k=4)
 

@@ -126,10 +126,10 @@ def test_a_label_that_is_none_is_refused(
 ) -> None:
     code, said = pgcelery("worker", "--label", "gpu")
     assert code == 2
-    assert "a label is name=value, not 'gpu'" in said
+    assert "a label is written name=value, not 'gpu'" in said
     start(1)
     code, said = pgcelery("control", "set_labels", "gpu", "-t", "10")
-    assert "a label is name=value, not 'gpu'" in said
+    assert "a label is written name=value, not 'gpu'" in said
 
 
 # -- pause ----------------------------------------------------------------------------------------

@@ -57,11 +57,14 @@ def undrain(state: State, **kwargs: Any) -> Any:
 def set_labels(state: State, labels: Any, **kwargs: Any) -> Any:
     """Change labels of worker(s); one without a value is taken away."""
     try:
-        changes = dict(parse_label(text) for text in labels)
-    except ValueError as exc:
+        # "x" stands for the value that "name=" has not.
+        named = [
+            (text.endswith("="), parse_label(text + "x" * text.endswith("="))) for text in labels
+        ]
+    except (AttributeError, ValueError) as exc:
         return nok(str(exc))
     node = state.consumer.controller.node
-    node.set_labels({name: value or None for name, value in changes.items()})
+    node.set_labels({name: None if gone else value for gone, (name, value) in named})
     logger.info("Labels changed by remote: %s", ", ".join(labels))
     return ok("labels changed")
 
