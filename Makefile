@@ -36,7 +36,7 @@ TIER ?= core
 celery-suite:  ## Celery's own integration tests on pgcelery; TIER=core, stretch or all
 	$(PY) -m tests.celery_compat.suite --tier $(TIER)
 
-model:  ## gates against their model, for long; GATES=2000
+model:  ## gates against their model, for longer than in `test`; GATES=2000
 	GATES_EXAMPLES=$(or $(GATES),2000) GATES_STEPS=60 $(PY) -m pytest -q -o timeout=0 tests/engine/test_gates_model.py
 
 limits:  ## 100,000 tasks over 1,000 keys, while workers are killed

@@ -503,8 +503,8 @@ def test_a_job_that_goes_on_under_its_id_with_other_gates_gives_its_own_back(
 
 
 @pytest.mark.slow
-def test_the_first_of_two_hundred_thousand_starts_at_once(client: Client, dsn: str):
-    client.enqueue([tenant("big", slots=2, id=f"b{number}") for number in range(200_000)])
+def test_the_first_of_sixty_thousand_starts_at_once(client: Client, dsn: str):
+    client.enqueue([tenant("big", slots=2, id=f"b{number}") for number in range(60_000)])
     handler = Recorder()
     with running(client.config, handler, pool=ThreadPool(2)):
         wait_for(lambda: handler.ran, 1.0)
@@ -512,7 +512,7 @@ def test_the_first_of_two_hundred_thousand_starts_at_once(client: Client, dsn: s
         client.enqueue([small])
         wait_for(lambda: all_done(client, [small]), 1.0)
         wait_for(lambda: len(handler.recorded) > 200)
-    assert client.purge(["q"]) > 190_000
+    assert client.purge(["q"]) > 55_000
     assert at_rest(dsn)
 
 

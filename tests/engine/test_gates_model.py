@@ -487,7 +487,7 @@ def test_gates_agree_with_the_model(emptied: tuple[str, tuple[str, ...]]) -> Non
     run_state_machine_as_test(
         GatesMachine,
         settings=settings(
-            max_examples=int(os.environ.get("GATES_EXAMPLES", "120")),
+            max_examples=int(os.environ.get("GATES_EXAMPLES", "25")),
             stateful_step_count=int(os.environ.get("GATES_STEPS", "40")),
             deadline=None,
             phases=[Phase.generate] if os.environ.get("GATES_NO_SHRINK") else list(Phase),
