@@ -153,6 +153,14 @@ def test_what_the_database_writes_has_a_score() -> None:
     assert score(own, {"worker": "celery@a host"}) is None
 
 
+def test_what_is_required_is_said_for_people() -> None:
+    assert (
+        placement.describe(encode({"gpu": "1", "mem": ">=16"}, [("zone", "eu", 5)]))
+        == "gpu=1, mem>=16"
+    )
+    assert placement.describe("") == ""
+
+
 def test_labels_of_workers() -> None:
     assert parse_label("gpu=1") == ("gpu", "1")
     assert parse_label(" zone = eu-1/a ") == ("zone", "eu-1/a")

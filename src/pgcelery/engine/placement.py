@@ -122,6 +122,13 @@ def score(text: str, labels: Mapping[str, str]) -> float | None:
     return sum(wanted.weight for wanted in prefer if _meets(labels, wanted)) / total
 
 
+def describe(text: str) -> str:
+    """Say for people what is required: ``gpu=1, mem>=16``."""
+    return ", ".join(
+        f"{one.label}{one.compare}{one.value}" for one in (_read(text)[0] if text else ())
+    )
+
+
 def parse_label(text: str) -> tuple[str, str]:
     """Read a label of a worker, ``zone=eu``.
 

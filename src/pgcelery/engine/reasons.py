@@ -240,7 +240,7 @@ def _claimable(base: Why, facts: Facts, since: datetime | None) -> Why:
     if not able:
         text = (
             f"None of the live workers of its queue {base.queue!r} has the labels it requires"
-            f" ({found.wants}): {_living([one for one in live if one.serves])}."
+            f" ({placement.describe(found.wants)}): {_living([one for one in live if one.serves])}."
         )
         return replace(found, reason="no_suitable_worker", text=text)
     found = replace(found, workers=tuple(able))
