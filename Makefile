@@ -32,6 +32,9 @@ test:  ## the tests, on an embedded PostgreSQL
 faults:  ## only those that kill processes or cut connections
 	$(PY) -m pytest -m fault
 
+compare:  ## the same programs on Celery itself and on pgcelery
+	$(PY) -m pytest -m real_celery
+
 TIER ?= core
 celery-suite:  ## Celery's own integration tests on pgcelery; TIER=core, stretch or all
 	$(PY) -m tests.celery_compat.suite --tier $(TIER)
@@ -43,7 +46,7 @@ limits:  ## 100,000 tasks over 1,000 keys, while workers are killed
 	LIMITS_TASKS=100000 LIMITS_KEYS=1000 $(PY) -m pytest -q tests/faults/test_limits_under_kills.py
 
 shapes:  ## new canvases drawn at random, on Celery and on pgcelery; SHAPES=500
-	SHAPES=$(or $(SHAPES),500) $(PY) -m pytest -q -s tests/celery_compat/test_shapes.py -k random
+	SHAPES=$(or $(SHAPES),500) $(PY) -m pytest -q -s -m real_celery tests/celery_compat/test_shapes.py -k random
 
 cov:  ## the tests with coverage
 	$(PY) -m coverage run -m pytest
@@ -53,6 +56,6 @@ cov:  ## the tests with coverage
 bench:  ## pgcelery against Celery on Redis, interleaved
 	$(PY) -m bench
 
-ci: check test celery-suite  ## what CI runs in its own environment
+ci: check test compare celery-suite  ## what CI runs in its own environment
 
-.PHONY: help setup check lint types contracts fix test faults celery-suite model limits shapes cov bench ci
+.PHONY: help setup check lint types contracts fix test faults compare celery-suite model limits shapes cov bench ci

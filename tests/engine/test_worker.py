@@ -382,3 +382,20 @@ def test_a_claim_whose_answer_got_lost_goes_back_unharmed(client: Client, dsn: s
         kill_connections(dsn)
         wait_for(lambda: client.job(job.id).state is State.AVAILABLE)
     assert handler.lost_jobs == []
+
+
+def test_what_threads_have_queued_behind_a_long_job_goes_to_others_at_once(client: Client):
+    go = threading.Event()
+    handler = Recorder(
+        hold=lambda job: (go.wait(10), Outcome(job.id, job.token, State.COMPLETED))[1]
+    )
+    config = replace(client.config, poll_max_s=30.0)
+    with running(config, handler, pool=ThreadPool(1), name="1"):
+        short = [new_job() for _ in range(20)]  # so that it queues ahead
+        client.enqueue(short)
+        wait_for(lambda: len(client.results([job.id for job in short])) == 20)
+        client.enqueue([long := new_job(b"hold"), behind := new_job()])
+        wait_for(lambda: long.id in handler.ran)
+        with running(config, handler, pool=ThreadPool(1), name="2"):
+            assert client.wait([behind.id], 2)
+            go.set()

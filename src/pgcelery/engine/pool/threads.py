@@ -6,10 +6,11 @@ import threading
 import time
 
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.job import Handler
+from pgcelery.engine.job import Handler, Outcome, State
 from pgcelery.engine.pool.local import LocalPool
 
 _JOIN_S = 10.0  #: how long a stop waits for running jobs
+_PATIENCE = 3  #: windows that a job waits behind long ones before it goes back, for others to take
 
 
 class ThreadPool(LocalPool):
@@ -19,6 +20,7 @@ class ThreadPool(LocalPool):
         self, size: int, *, chunk_window_s: float = 0.02, prefetch: int | None = None
     ) -> None:
         super().__init__(size, chunk_window_s=chunk_window_s, prefetch=prefetch)
+        self._window_s = chunk_window_s
         self._threads: list[threading.Thread] = []
         self._named = 0
 
@@ -26,6 +28,31 @@ class ThreadPool(LocalPool):
     def threads(self) -> int:
         """Count the threads, those included that are about to end."""
         return sum(thread.is_alive() for thread in self._threads)
+
+    def capacity(self) -> int:
+        """Count free slots, and room in the queue while jobs are short and a thread moves on."""
+        return max(0, self.size - self._inside) if self._stuck() else super().capacity()
+
+    def collect(self) -> list[Outcome]:
+        """Give the outcomes that are there, and back what has waited behind long jobs."""
+        outcomes = super().collect()
+        if self._inside > self.size and self._stuck():
+            for job in self.recall(waiting_s=_PATIENCE * self._window_s):
+                outcomes.append(Outcome(job.id, job.token, State.AVAILABLE))
+        return outcomes
+
+    def tick(self) -> float | None:
+        """Ask to be looked at soon while jobs are queued."""
+        soonest = super().tick()
+        return self._window_s if soonest is None and self._inside > self.size else soonest
+
+    def _stuck(self) -> bool:
+        """Whether all threads are at jobs that turned out to be long."""
+        before = time.monotonic() - self._window_s
+        running = list(self._running.values())
+        return len(running) >= self.size and all(
+            one.started_monotonic_s < before for one in running
+        )
 
     def start(self, handler: Handler, relay: EngineConfig | None = None) -> None:
         """Prepare this process and start the threads."""
