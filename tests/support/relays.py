@@ -221,10 +221,13 @@ def warm(client: Client, pool: TellingPool) -> None:
     count = itertools.count()
 
     def warmed() -> bool:
+        last = []
         for _ in range(pool.size):
             ids = [f"warm-{id(pool)}-{next(count)}-{n}" for n in range(3)]
             client.enqueue(chain_of(ids))
-        client.wait([ids[-1]], 10)
+            last.append(ids[-1])
+        for one in last:
+            client.wait([one], 10)
         return len(pool.spares()) == pool.size
 
     wait_for(warmed)
