@@ -213,6 +213,8 @@ def at_work(client: Client, notes: Notes, pool: TellingPool, **options: Any) -> 
     with running(client.config, notes, pool=pool, **options) as worker:  # type: ignore[arg-type]
         if client.config.relay:
             warm(client, pool)
+            wait_for(lambda: not worker._tokens)  # the parent has heard of the last one too
+            pool.steps.clear()
         yield worker
 
 
