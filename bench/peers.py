@@ -28,7 +28,7 @@ class Peer:
     """One library on its broker; the same interpreter, flags and task code for both."""
 
     name: ClassVar[str]
-    library: ClassVar[str]
+    package: ClassVar[str]
     broker: psutil.Process
 
     def __init__(self, marks: Path, concurrency: int) -> None:
@@ -68,7 +68,7 @@ class Peer:
     @contextlib.contextmanager
     def worker(self) -> Iterator[Worker]:
         """A prefork worker for the block, stopped warm at its end."""
-        command = [sys.executable, "-m", self.library, "-q", "-A", "bench.app", "worker", *FLAGS]
+        command = [sys.executable, "-m", self.package, "-q", "-A", "bench.app", "worker", *FLAGS]
         command += ["-c", str(self.concurrency)]
         with tempfile.TemporaryFile("w+") as log:
             process = psutil.Popen(
@@ -86,7 +86,7 @@ class Peer:
     def _env(self) -> dict[str, str]:
         dropped = ("CELERY_", "PGCELERY_", "PYTHON", "BENCH_")
         env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-        env |= {"BENCH_LIBRARY": self.library, "BENCH_MARKS": str(self.marks)}
+        env |= {"BENCH_LIBRARY": self.package, "BENCH_MARKS": str(self.marks)}
         return env | self.urls()
 
 
@@ -163,7 +163,7 @@ class CeleryRedis(Peer):
     """Real Celery, broker and results on one Redis."""
 
     name = "celery+redis"
-    library = "celery"
+    package = "celery"
 
     def __init__(self, marks: Path, concurrency: int, server: Redis) -> None:
         super().__init__(marks, concurrency)
@@ -189,7 +189,7 @@ class PgCelery(Peer):
     """pgcelery on PostgreSQL."""
 
     name = "pgcelery"
-    library = "pgcelery"
+    package = "pgcelery"
 
     def __init__(self, marks: Path, concurrency: int, server: Postgres) -> None:
         super().__init__(marks, concurrency)

@@ -6,28 +6,18 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from pgcelery.cli.main import celery
 from pgcelery.compat.app.base import Celery
 from pgcelery.compat.canvas import chord
-from pgcelery.compat.contrib.testing.worker import start_worker
 from pgcelery.engine import Gate, State
 from tests.support.limited import send
 from tests.support.process import PGCELERY, ROOT
 from tests.support.wait import wait_for
-
-
-@pytest.fixture
-def go_on() -> Iterator[threading.Event]:
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 @pytest.fixture
@@ -47,22 +37,6 @@ def app(dsn: str, go_on: threading.Event) -> Iterator[Any]:
             raise self.retry(countdown=0 if self.request.retries == 0 else 90)
 
         yield app
-
-
-@pytest.fixture
-def run(app: Any) -> Callable[..., Result]:
-    def run(*args: str, **options: Any) -> Result:
-        return CliRunner().invoke(celery, args, obj=app, **options)
-
-    return run
-
-
-@pytest.fixture
-def worker(app: Any, go_on: threading.Event) -> Iterator[None]:
-    options = {"pool": "threads", "concurrency": 4, "perform_ping_check": False}
-    with start_worker(app, hostname="w@here", **options):
-        yield
-        go_on.set()
 
 
 def await_reason(result: Any, reason: str) -> Any:

@@ -121,6 +121,13 @@ def test_workers_of_before_workflows_still_work_on_the_new_schema(client: Client
             " values ('old', 'h', 1, '{q}', '{}', now() + interval '1 minute') returning id"
         ).fetchone()
 
+        conn.execute("insert into pgcelery.inbox (worker_id, body, expires_at)"
+                     " values (%s, 'hello', now() + interval '1 minute')", [me])  # fmt: skip
+        conn.execute("insert into pgcelery.ready values (0, 0, 1, 'x', 0, 0)")
+        beats = call("beat_v1", me, 30.0)  # nothing of a kind that they do not know
+        assert [(row[0], bytes(row[4])) for row in beats] == [(Kind.MESSAGE, b"hello")]
+        conn.execute("delete from pgcelery.ready where queue_id = 0")
+
         def step(outcomes: list[Outcome]) -> list[tuple]:
             ended = ended_params(outcomes, lambda name: queue)[:5]
             return call("step_v1", me, 10, IntegerArray.of([queue]), *ended, *none)

@@ -158,6 +158,16 @@ def _parse(text: str) -> Placement:
     return Placement(require, prefer)
 
 
+def parse_change(text: str) -> tuple[str, str | None]:
+    """Read a change to a worker's labels: ``zone=eu``, or ``zone=`` to take it away (None).
+
+    Raises:
+        ValueError: As `parse_label` does.
+    """
+    name, equals, value = text.partition("=")
+    return (_name(name.strip()), None) if equals and not value.strip() else parse_label(text)
+
+
 @lru_cache(1024)
 def _read(text: str) -> tuple[list[Wanted], list[Wanted], int]:
     require, prefer = _parse(text)

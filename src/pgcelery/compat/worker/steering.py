@@ -8,7 +8,7 @@ from typing import Any
 
 from pgcelery.compat.exceptions import ImproperlyConfigured
 from pgcelery.compat.worker.panel import State, control_command, inspect_command, nok, ok
-from pgcelery.engine.placement import parse_label
+from pgcelery.engine.placement import parse_change, parse_label
 
 __all__ = ("read_labels",)
 
@@ -57,14 +57,10 @@ def undrain(state: State, **kwargs: Any) -> Any:
 def set_labels(state: State, labels: Any, **kwargs: Any) -> Any:
     """Change labels of worker(s); one without a value is taken away."""
     try:
-        # "x" stands for the value that "name=" has not.
-        named = [
-            (text.endswith("="), parse_label(text + "x" * text.endswith("="))) for text in labels
-        ]
+        changes = dict(parse_change(text) for text in labels)
     except (AttributeError, ValueError) as exc:
         return nok(str(exc))
-    node = state.consumer.controller.node
-    node.set_labels({name: None if gone else value for gone, (name, value) in named})
+    state.consumer.controller.node.set_labels(changes)
     logger.info("Labels changed by remote: %s", ", ".join(labels))
     return ok("labels changed")
 

@@ -204,6 +204,7 @@ alter type pgcelery.sending drop attribute key_limit;
 -- install functions/reschedule_v1.sql
 -- install functions/reclaim_v1.sql
 -- install functions/beat_v2.sql
+-- install functions/beat_v1.sql
 -- install functions/at_large_v1.sql
 -- install functions/cancel_v1.sql
 -- install functions/maintain_v1.sql
