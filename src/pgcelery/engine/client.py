@@ -6,10 +6,9 @@ connection. Each can be repeated safely, and is, when a connection that lay idle
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -26,6 +25,7 @@ from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.job import NewJob, State, StoredResult
 from pgcelery.engine.limits import Limits
 from pgcelery.engine.queues import Queues
+from pgcelery.engine.statements import statements
 from pgcelery.engine.waiting import Waiting
 from pgcelery.engine.workflows import Workflows
 
@@ -33,8 +33,7 @@ _TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notification
 _LOOK_AGAIN_S = (0.01, 0.5)  # first and slowest look while waiting for a result
 _MANY = 100  # with more ids than this, looking for all of them now and then is cheaper than hearing
 _BATCH = 1000  # jobs in one statement of an enqueue
-_ALONG_BYTES = 16_384  # with more, the wake-up goes extra: psycopg's pipeline does not flush to the
-_ROW_BYTES = 200  # end, and waits for ever for the answer to what the socket's buffer did not take
+_NOBODY = TextArray.of([])
 
 
 class QueueCounts(NamedTuple):
@@ -91,6 +90,7 @@ class Client(Workflows, Queues, Limits, Waiting):
         self._queue_ids: dict[str, int] = {}
         self._place_ids: dict[QueueKey, int] = {}
         self._told_at: dict[int, float] = {}
+        self._sql = statements(config.schema)
 
     def _run(self, name: str, params: Any = None) -> list[TupleRow]:
         return self._connections.run(load(name, self.config.schema), params)
@@ -143,18 +143,29 @@ class Client(Workflows, Queues, Limits, Waiting):
                 return _existing(cursor.execute(query, columns(jobs, queue_ids)).fetchall())
         woken = self._quiet({queue_ids[queue_key(job)] for job in jobs if not job.parents})
         if len(jobs) <= _BATCH or any(job.parents for job in jobs):
-            small = sum(_ROW_BYTES + len(job.payload) for job in jobs) <= _ALONG_BYTES
-            first = self._telling(woken[0]) if woken and small else None
-            rows = self._connections.run(query, columns(jobs, queue_ids), then=first)
-            existing, woken = _existing(rows), woken[1:] if first else woken
+            existing = self._enqueue_at_once(jobs, queue_ids, woken)
         else:
             existing = self._enqueue_many(query, jobs, queue_ids)
-        for queue_id in woken:
-            self._connections.run(*self._telling(queue_id))
+            for queue_id in woken:
+                self._connections.run(*self._telling(queue_id))
         if any(gate.strategy for job in jobs for gate in job.gates):
             # Full workers, too, have to look who gives way to whom.
             self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
         return existing
+
+    def _enqueue_at_once(
+        self, jobs: Sequence[NewJob], queue_ids: Mapping[QueueKey, int], woken: Sequence[int]
+    ) -> dict[str, str]:
+        """Insert, and wake workers once that has committed, in one round trip."""
+        channel = self.config.schema.encode()
+        tells = ((self._sql.tell, [channel, b"q%d" % queue_id]) for queue_id in woken)
+        insert = (self._sql.enqueue, columns(jobs, queue_ids))
+        ((existing, holders),) = self._connections.ask(insert, *tells)
+        if existing == _NOBODY:
+            return {}
+        return dict(
+            zip(TextArray.read(existing or b""), TextArray.read(holders or b""), strict=True)
+        )
 
     def _enqueue_many(
         self, query: bytes, jobs: Sequence[NewJob], queue_ids: dict[QueueKey, int]
@@ -474,20 +485,3 @@ def _pause(ear: Ear | None, seconds: float) -> list[str] | None:
         return ear.hear(seconds)
     threading.Event().wait(seconds)
     return None
-
-
-def packed(ids: Sequence[str]) -> list[str]:
-    """Pack ids into notification payloads (JSON lists) below the server's limit of 8000 bytes."""
-    payloads: list[str] = []
-    batch: list[str] = []
-    size = 2
-    for one in ids:
-        length = len(json.dumps(one)) + 2
-        if size + length > 7900 and batch:
-            payloads.append(json.dumps(batch))
-            batch, size = [], 2
-        batch.append(one)
-        size += length
-    if batch:
-        payloads.append(json.dumps(batch))
-    return payloads

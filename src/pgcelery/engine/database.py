@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql as pgsql
@@ -22,8 +22,10 @@ from psycopg.rows import TupleRow
 from pgcelery.engine import arrays
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, PoolTimeout, SchemaMismatch
+from pgcelery.engine.exchange import Connection, Request, exchange
+from pgcelery.engine.link import Rows
 
-Connection = psycopg.Connection[TupleRow]
+Answer = TypeVar("Answer")
 
 _UNAVAILABLE = (
     psycopg.OperationalError,
@@ -51,7 +53,7 @@ def connect(config: EngineConfig, *, autocommit: bool = True) -> Connection:
         DatabaseUnavailable: The server cannot be reached or refuses; trying again can help.
     """
     try:
-        conn = psycopg.connect(
+        conn = Connection.connect(
             config.dsn,
             autocommit=autocommit,
             connect_timeout=max(1, round(config.connect_timeout_s)),
@@ -78,16 +80,6 @@ def translated() -> Iterator[None]:
         ) from exc
     except _UNAVAILABLE as exc:
         raise DatabaseUnavailable(str(exc).strip()) from exc
-
-
-def _both(
-    conn: Connection, query: bytes, params: Any, after: bytes, after_params: Any
-) -> list[TupleRow]:
-    with conn.pipeline() as pipeline:
-        cursor = conn.execute(query, params, binary=True)
-        pipeline.sync()  # ends the first transaction; nothing waits for the second's
-        conn.execute(after, after_params)
-    return cursor.fetchall()
 
 
 class Connections:
@@ -153,31 +145,33 @@ class Connections:
         else:
             conn.close()
 
-    def run(
-        self, query: bytes, params: Any = None, *, then: tuple[bytes, Any] | None = None
-    ) -> list[TupleRow]:
+    def run(self, query: bytes, params: Any = None) -> list[TupleRow]:
         """Run one statement that is safe to repeat, in its own transaction; return its rows.
 
         A connection that went stale while it lay idle is replaced and the statement sent again.
 
-        Args:
-            query: The statement.
-            params: Its parameters.
-            then: A second statement, sent along in the same round trip, in a transaction of its
-                own after the first has committed; not run if that fails.
-
         Raises:
             DatabaseUnavailable: Also on a new connection.
         """
+
+        def execute(conn: Connection) -> list[TupleRow]:
+            cursor = conn.execute(query, params, binary=True)
+            return cursor.fetchall() if cursor.description else []
+
+        return self._insisting(execute)
+
+    def ask(self, first: Request, *others: Request) -> Rows:
+        """Do the same by `exchange`, for what is sent all day."""
+        prepare = self._config.listen
+        return self._insisting(lambda conn: exchange(conn, first, *others, prepare=prepare))
+
+    def _insisting(self, act: Callable[[Connection], Answer]) -> Answer:
         while True:
             self._survive_fork()
             reused = bool(self._idle)
             try:
                 with self.lend() as conn:
-                    if then is not None:
-                        return _both(conn, query, params, *then)
-                    cursor = conn.execute(query, params, binary=True)
-                    return cursor.fetchall() if cursor.description else []
+                    return act(conn)
             except PoolTimeout:
                 raise
             except DatabaseUnavailable:

@@ -213,7 +213,7 @@ class Link:
             ends = 0
             status = result.status
             if status == pq.ExecStatus.TUPLES_OK:
-                self._rows = _cells(result)
+                self._rows = cells(result)
             elif status == pq.ExecStatus.COMMAND_OK:
                 self._accepted = True
             elif status == pq.ExecStatus.FATAL_ERROR:
@@ -252,7 +252,8 @@ def _text(value: str | int | float | bool | None) -> bytes | None:
     return str(value).encode()
 
 
-def _cells(result: pq.abc.PGresult) -> Rows:
+def cells(result: pq.abc.PGresult) -> Rows:
+    """Read the rows of a result, as bytes."""
     get = result.get_value
     width = range(result.nfields)
     return [[get(row, column) for column in width] for row in range(result.ntuples)]

@@ -19,9 +19,10 @@ from typing import Any
 
 from pgcelery.engine.appetite import Appetite
 from pgcelery.engine.arrays import BigintArray, TextArray
-from pgcelery.engine.client import Client, packed
+from pgcelery.engine.client import Client
 from pgcelery.engine.columns import QueueKey
 from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.ears import packed
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
@@ -88,8 +89,7 @@ class Node:
         now = time.monotonic()
         self._appetite = Appetite(config, now)
         self._beat_at = self._maintain_at = now
-        self.beat_ok_at = now
-        self._reconnect_at = self._quiet_until = now
+        self.beat_ok_at = self._reconnect_at = self._quiet_until = now
         self._reconnect_s = _RECONNECT_S[0]
         self._told_at: dict[int, float] = {}
         self._left = False

@@ -15,8 +15,9 @@ import psycopg
 
 from pgcelery.engine.arrays import BigintArray, TextArray, TimestampArray
 from pgcelery.engine.client import Client
-from pgcelery.engine.database import Connection, Connections, load
+from pgcelery.engine.database import Connections, load
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
+from pgcelery.engine.exchange import Connection
 from pgcelery.engine.job import NewJob
 
 _WAIT_S = 1.0  # for another process that fires the same schedule

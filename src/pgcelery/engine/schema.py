@@ -15,8 +15,9 @@ import psycopg
 from psycopg import sql as pgsql
 
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connection, connect, load, translated
+from pgcelery.engine.database import connect, load, translated
 from pgcelery.engine.errors import SchemaMismatch
+from pgcelery.engine.exchange import Connection
 
 _LOCK_KEY = 0x70676365  # "pgce"
 _INSTALL = re.compile(r"^-- install (functions/\w+)\.sql$", re.MULTILINE)

@@ -100,10 +100,11 @@ class Statements(NamedTuple):
     unclaim: Statement
     tell: Statement
     listen: Statement
+    enqueue: Statement
 
 
 def statements(schema: str) -> Statements:
-    """Build the statements of a node for a schema."""
+    """Build the statements of a node, and a client's enqueue, for a schema."""
 
     def make(name: str, *oids: int) -> Statement:
         return Statement(name.encode(), load(f"nodes/{name}", schema), oids)
@@ -154,7 +155,14 @@ def statements(schema: str) -> Statements:
         unclaim=make("unclaim", BigintArray.oid),
         tell=make("tell", _TEXT, _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
+        enqueue=Statement(b"enqueue", _numbered(load("jobs/enqueue", schema)), _JOB_COLUMNS),
     )
+
+
+def _numbered(text: bytes) -> bytes:
+    """Say ``$1``, ``$2``... where the driver's ``%s`` stands."""
+    first, *rest = text.split(b"%s")
+    return first + b"".join(b"$%d%s" % numbered for numbered in enumerate(rest, start=1))
 
 
 def _int(cell: bytes | None) -> int | None:

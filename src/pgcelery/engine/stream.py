@@ -23,8 +23,9 @@ from psycopg import sql as pgsql
 from pgcelery.engine.arrays import BigintArray
 from pgcelery.engine.client import Client
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connection, connect, load, translated
+from pgcelery.engine.database import connect, load, translated
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError, PoolTimeout
+from pgcelery.engine.exchange import Connection
 
 logger = logging.getLogger(__name__)
 
