@@ -64,15 +64,7 @@ def _once(conn: Connection, requests: Sequence[Request], prepare: bool) -> Rows:
     pg = conn.pgconn
     pg.enter_pipeline_mode()
     for statement, params in requests:
-        formats = [int(oid not in _TEXTUAL) for oid in statement.oids]
-        if prepare:
-            if statement.name not in conn.known:
-                pg.send_prepare(statement.name, statement.text, statement.oids)
-            pg.send_query_prepared(statement.name, params, formats, result_format=pq.Format.BINARY)
-        else:
-            pg.send_query_params(
-                statement.text, params, statement.oids, formats, result_format=pq.Format.BINARY
-            )
+        _send(conn, statement, params, prepare)
         pg.pipeline_sync()
     answers = _answers(pg, len(requests))
     pg.exit_pipeline_mode()
@@ -90,6 +82,19 @@ def _once(conn: Connection, requests: Sequence[Request], prepare: bool) -> Rows:
                 if place == 0:
                     raise error
     return rows
+
+
+def _send(
+    conn: Connection, statement: Statement, params: Sequence[bytes | None], prepare: bool
+) -> None:
+    pg, name, oids = conn.pgconn, statement.name, statement.oids
+    formats = [int(oid not in _TEXTUAL) for oid in oids]
+    if prepare:
+        if name not in conn.known:
+            pg.send_prepare(name, statement.text, oids)
+        pg.send_query_prepared(name, params, formats, result_format=pq.Format.BINARY)
+    else:
+        pg.send_query_params(statement.text, params, oids, formats, result_format=pq.Format.BINARY)
 
 
 def _answers(pg: pq.abc.PGconn, count: int) -> list[list[pq.abc.PGresult]]:
