@@ -7,6 +7,7 @@ out to be long, or when a child dies; `feed` tells who gets what; `crew` keeps t
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -99,6 +100,7 @@ class PreforkPool:
         """Fork the children; each adds to `capacity` once it has prepared itself."""
         self._crew.handler = handler
         self._crew.relay = relay
+        gc.freeze()  # what is there now stays; walking it would part its pages from the children's
         self._crew.replace(time.monotonic())
 
     def allow(self, terms: Terms | None) -> None:
