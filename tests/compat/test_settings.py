@@ -15,6 +15,7 @@ from pgcelery.compat.app.cmdline import parse_assignments
 from pgcelery.compat.app.defaults import DEFAULTS, NAMESPACES, OPTIONS, find, flatten
 from pgcelery.compat.app.defaults_own import OURS
 from pgcelery.compat.app.reporting import sanitize_url
+from pgcelery.compat.app.sending import build_job
 from pgcelery.compat.app.settings import detect_settings, engine_config
 from pgcelery.compat.exceptions import CDeprecationWarning, ImproperlyConfigured
 
@@ -462,3 +463,53 @@ def test_settings_without_effect_are_mentioned_once(caplog):
             app.close_engine()
     assert caplog.text.count("redis_max_connections") == 1
     assert "mongodb" not in caplog.text
+
+
+# -- profiles
+
+
+def deliveries(app):
+    return build_job(app, "t").max_deliveries
+
+
+def test_the_durable_profile_changes_defaults_and_nothing_that_is_set():
+    app = make_app(task_reject_on_worker_lost=False, changes={"task_profile": "durable"})
+    assert (app.conf.task_acks_late, app.conf.task_reject_on_worker_lost) == (True, False)
+    assert app.conf.task_store_errors_even_if_ignored is True
+    assert not app.conf.value_set_for("task_acks_late")
+    assert deliveries(app) == 5
+
+    @app.task(acks_late=False)
+    def own():
+        pass
+
+    assert own.acks_late is False
+    assert own.reject_on_worker_lost is False
+
+
+def test_a_profile_can_be_chosen_late_and_left_again():
+    app = make_app()
+    app.conf.beat_schedule["a"] = {}
+    assert deliveries(app) == 1
+    app.conf.task_profile = "durable"
+    assert deliveries(app) == 5
+    app.conf.update(task_profile="celery")
+    assert deliveries(app) == 1
+    assert app.conf.beat_schedule == {"a": {}}
+    assert DEFAULTS["task_acks_late"] is False
+
+
+def test_a_profile_from_a_namespace_and_from_defaults_added_later():
+    app = make_app()
+    app.config_from_object({"CELERY_TASK_PROFILE": "durable"}, namespace="CELERY")
+    assert app.conf.task_acks_late is True
+    other = make_app()
+    other.add_defaults({"task_profile": "durable"})
+    assert other.conf.task_acks_late is True
+
+
+def test_an_unknown_profile_is_refused_with_those_that_there_are():
+    app = make_app(changes={"task_profile": "durabel"})
+    for _ in range(2):
+        with pytest.raises(ImproperlyConfigured, match=r"'durabel'; it can be 'celery', 'durable'"):
+            _ = app.conf.task_acks_late

@@ -248,4 +248,15 @@ OURS: list[Row] = [
     ("task_placement", None, "any", IMPLEMENT),
     ("task_rate_limit_scope", "worker", "string", IMPLEMENT),
     ("task_priority_direction", "amqp", "string", IMPLEMENT),
+    ("task_profile", None, "string", IMPLEMENT),
 ]
+
+#: What ``task_profile`` makes of defaults; what an application sets itself stays as it sets it.
+PROFILES: dict[str, dict[str, Any]] = {
+    "celery": {},
+    "durable": {
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_store_errors_even_if_ignored": True,
+    },
+}

@@ -24,6 +24,7 @@ from pgcelery.compat.app.defaults import (
     find,
     searchresult,
 )
+from pgcelery.compat.app.defaults_own import PROFILES
 from pgcelery.compat.app.reporting import filter_hidden_settings
 from pgcelery.compat.exceptions import ImproperlyConfigured
 from pgcelery.compat.utils import deprecated
@@ -92,6 +93,7 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
     def fill(self, other: Settings) -> None:
         """Take over the contents of another one, which are now loaded."""
         names = ("changes", "defaults", "prefix", "deprecated_settings")
+        other._apply_profile()
         self.__dict__.update({name: other.__dict__[name] for name in names}, _load=None)
 
     swap_with = fill
@@ -119,6 +121,19 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
     def add_defaults(self, d: Any) -> None:
         """Look in a mapping, or an object, before the defaults known so far."""
         self.__dict__["defaults"].insert(0, force_mapping(d))
+        self._apply_profile()
+
+    def _apply_profile(self) -> None:
+        """Make the defaults those of ``task_profile``."""
+        maps = self.__dict__["defaults"]
+        if self.__dict__["_load"] is not None or not maps or "task_profile" not in maps[-1]:
+            return  # not loaded yet, or a part of settings without the defaults
+        name = self["task_profile"] or "celery"
+        if name not in PROFILES:
+            known = ", ".join(map(repr, PROFILES))
+            raise ImproperlyConfigured(f"task_profile is {name!r}; it can be {known}")
+        celerys = {key: DEFAULTS[key] for profile in PROFILES.values() for key in profile}
+        cast(dict[str, Any], maps[-1]).update(celerys | PROFILES[name])
 
     def bind_to(self, callback: Callable[..., Any]) -> None:
         """Call `callback` with a dict of what is set, each time something is."""
@@ -193,6 +208,8 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
         """Set several."""
         new = dict(*args, **kwargs)
         self.__dict__["changes"].update(new)
+        if "task_profile" in new:
+            self._apply_profile()
         for callback in self.__dict__["_observers"]:
             callback(new)
 
