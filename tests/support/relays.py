@@ -67,6 +67,9 @@ class Notes:
         state = State.AVAILABLE if again else State.FAILED
         return Outcome(job.id, job.token, state, why.kind.encode(), counted=again)
 
+    def repeats(self, job: Job) -> bool:
+        return job.name == "late"
+
     def interrupted(self, job: Job, limit_s: float) -> None: ...
 
     def process_started(self) -> None: ...
@@ -119,7 +122,7 @@ class TellingPool(PreforkPool):
             relay = replace(relay, dsn=self.via.dsn)
         super().start(handler, relay)
 
-    def collect(self) -> list[Outcome | Step | Unsure]:
+    def collect(self) -> Any:
         found = super().collect()
         self.steps += [one for one in found if isinstance(one, Step)]
         self.doubts += [one for one in found if isinstance(one, Unsure)]

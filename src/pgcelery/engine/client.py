@@ -20,7 +20,7 @@ from pgcelery.engine import arrays, schema
 from pgcelery.engine.arrays import ByteaArray, TextArray
 from pgcelery.engine.columns import QueueKey, check, check_name, columns, queue_key
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connections, load, translated
+from pgcelery.engine.database import Connection, Connections, load, translated
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.job import NewJob, State, StoredResult
@@ -159,12 +159,14 @@ class Client(Workflows, Queues, Limits, Waiting):
     def _enqueue_many(
         self, query: bytes, jobs: Sequence[NewJob], queue_ids: dict[QueueKey, int]
     ) -> dict[str, str]:
-        existing: dict[str, str] = {}
-        with self._connections.lend() as conn, conn.transaction():
+        def insert(conn: Connection) -> dict[str, str]:
+            existing: dict[str, str] = {}
             for start in range(0, len(jobs), _BATCH):
                 part = columns(jobs[start : start + _BATCH], queue_ids)
                 existing |= _existing(conn.execute(query, part).fetchall())
-        return existing
+            return existing
+
+        return self._connections.transact(insert)
 
     def open_latch(self, id: str) -> None:
         """Make something that jobs can be parents of, one call after the other (`NewJob.joins`).
@@ -179,10 +181,12 @@ class Client(Workflows, Queues, Limits, Waiting):
         All or nothing; raises and returns what `enqueue` does.
         """
         self.intern_places({queue_key(job) for job in jobs})
-        with self._connections.lend() as conn, conn.transaction():
-            existing = self.enqueue(jobs, conn=conn)
-            query = load("latches/close", self.config.schema)
-            row = conn.execute(query, {"id": id}).fetchone()
+        query = load("latches/close", self.config.schema)
+
+        def close(conn: Connection) -> tuple[dict[str, str], TupleRow | None]:
+            return self.enqueue(jobs, conn=conn), conn.execute(query, {"id": id}).fetchone()
+
+        existing, row = self._connections.transact(close)
         for queue_id in row[0] if row else ():
             self._connections.run(*self._telling(queue_id))
         return existing

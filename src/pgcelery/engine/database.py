@@ -8,15 +8,17 @@ connects, and is told at once.
 from __future__ import annotations
 
 import os
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql as pgsql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from pgcelery.engine import arrays
@@ -24,12 +26,23 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, PoolTimeout, SchemaMismatch
 
 Connection = psycopg.Connection[TupleRow]
+T = TypeVar("T")
+
+#: SQLSTATEs that say that this server, or this connection, is not the one to talk to: it goes down or
+#: comes up, is full, or only reads because another one is the primary now
+AWAY = ("08", "25006", "25P03", "25P04", "53300", "57P")
+#: SQLSTATEs of a transaction that another one got in the way of: it is undone, and worth repeating
+OVERTAKEN = ("40001", "40P01")
 
 _UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
 )
+_TRIES = 10  # of a transaction that others got in the way of
+_PAUSE_S = 0.02  # between the first two of them; then longer
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedFunction,
@@ -44,6 +57,23 @@ def load(name: str, schema: str) -> bytes:
     return text.replace("pgcelery.", pgsql.Identifier(schema).as_string(None) + ".").encode()
 
 
+def tcp_options(config: EngineConfig) -> dict[str, Any]:
+    """Have the kernel notice within about half a lease that the other side is gone.
+
+    What the URL says itself is left as it is; without a timeout that is two hours.
+    """
+    probe_s = max(1, round(config.lease_s / 12))
+    options = {
+        "keepalives": 1,
+        "keepalives_idle": 3 * probe_s,
+        "keepalives_interval": probe_s,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 3000 * probe_s,
+    }
+    said = conninfo_to_dict(config.dsn)
+    return {name: value for name, value in options.items() if name not in said}
+
+
 def connect(config: EngineConfig, *, autocommit: bool = True) -> Connection:
     """Open one connection.
 
@@ -56,6 +86,7 @@ def connect(config: EngineConfig, *, autocommit: bool = True) -> Connection:
             autocommit=autocommit,
             connect_timeout=max(1, round(config.connect_timeout_s)),
             application_name=config.application_name,
+            **tcp_options(config),
             # Behind a transaction pooler a statement prepared here may be unknown there.
             prepare_threshold=2 if config.listen else None,
         )
@@ -78,6 +109,10 @@ def translated() -> Iterator[None]:
         ) from exc
     except _UNAVAILABLE as exc:
         raise DatabaseUnavailable(str(exc).strip()) from exc
+
+
+def _overtaken(exc: DatabaseUnavailable) -> bool:
+    return isinstance(exc.__cause__, psycopg.Error) and exc.__cause__.sqlstate in OVERTAKEN
 
 
 def _both(
@@ -131,6 +166,10 @@ class Connections:
             conn = self._take()
             with translated():
                 yield conn
+        except DatabaseUnavailable:
+            if conn is not None and pid == os.getpid():
+                conn.close()  # another one may reach a server that is well
+            raise
         finally:
             if pid == os.getpid():
                 if conn is not None:
@@ -158,7 +197,8 @@ class Connections:
     ) -> list[TupleRow]:
         """Run one statement that is safe to repeat, in its own transaction; return its rows.
 
-        A connection that went stale while it lay idle is replaced and the statement sent again.
+        A connection that went stale while it lay idle is replaced and the statement sent again; so
+        it is when another transaction got in its way (a deadlock).
 
         Args:
             query: The statement.
@@ -169,21 +209,49 @@ class Connections:
         Raises:
             DatabaseUnavailable: Also on a new connection.
         """
+
+        def send(conn: Connection) -> list[TupleRow]:
+            if then is not None:
+                return _both(conn, query, params, *then)
+            cursor = conn.execute(query, params, binary=True)
+            return cursor.fetchall() if cursor.description else []
+
         while True:
             self._survive_fork()
             reused = bool(self._idle)
             try:
-                with self.lend() as conn:
-                    if then is not None:
-                        return _both(conn, query, params, *then)
-                    cursor = conn.execute(query, params, binary=True)
-                    return cursor.fetchall() if cursor.description else []
+                return self._unless_overtaken(send)
             except PoolTimeout:
                 raise
             except DatabaseUnavailable:
                 if not reused:
                     raise
                 self.drop_idle()
+
+    def transact(self, act: Callable[[Connection], T]) -> T:
+        """Do something in one transaction, from the start again when others got in its way.
+
+        Raises:
+            DatabaseUnavailable: Nothing was done; or all of it, if the connection broke in the commit.
+        """
+
+        def whole(conn: Connection) -> T:
+            with conn.transaction():
+                return act(conn)
+
+        return self._unless_overtaken(whole)
+
+    def _unless_overtaken(self, act: Callable[[Connection], T]) -> T:
+        """Do something that the database undoes if it fails, again while deadlocks hit it."""
+        for n in range(1, _TRIES + 1):
+            try:
+                with self.lend() as conn:
+                    return act(conn)
+            except DatabaseUnavailable as exc:
+                if n == _TRIES or not _overtaken(exc):
+                    raise
+            threading.Event().wait(_PAUSE_S * n * random.uniform(0.5, 1.5))
+        raise AssertionError("the last try returns or raises")
 
     def drop_idle(self) -> None:
         """Close what lies idle; connections that are lent stay."""

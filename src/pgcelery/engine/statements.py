@@ -99,6 +99,7 @@ class Statements(NamedTuple):
     reclaim: Statement
     unclaim: Statement
     tell: Statement
+    limit: Statement
     listen: Statement
 
 
@@ -153,6 +154,7 @@ def statements(schema: str) -> Statements:
         reclaim=make("reclaim", _INT4, BigintArray.oid),
         unclaim=make("unclaim", BigintArray.oid),
         tell=make("tell", _TEXT, _TEXT),
+        limit=make("limit", _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
     )
 

@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.fence import Fence
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
 from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
-from pgcelery.engine.pool import ActiveJob, Pool, Unsure
+from pgcelery.engine.pool import ActiveJob, Cut, Pool, Unsure
 from pgcelery.engine.relay import Step, Terms
 from pgcelery.engine.statements import Flag, Row
 from pgcelery.engine.territory import OWN
@@ -83,6 +84,7 @@ class Worker:
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
         )
         self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
+        self._fenced = Fence(config, handler)
         self._how: How | None = None
         self._deadline: float | None = None
         self._recalled = False
@@ -239,7 +241,7 @@ class Worker:
         now = time.monotonic()
         want = self._want()
         tick_s = self.pool.tick()
-        timeout = self._node.wait_s(now, want)
+        timeout = min(self._node.wait_s(now, want), self._fenced.due_s(self._node, self._tokens))
         if tick_s is not None:
             timeout = min(timeout, tick_s)
         if self._how is not None and self._deadline is not None:
@@ -248,12 +250,12 @@ class Worker:
         for key, _ in self._selector.select(timeout):
             if key.fd == self._waker:
                 self._answer_calls()
+        self._fence()
         self._collect()
         self._node.advance(time.monotonic())
         if self._node.link.state is LinkState.OPEN:
             self._enter()
             self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
-        self._fence()
         self._allow()
         if self._tokens and time.monotonic() - self._swept_at >= _STALE_S:
             self._swept_at = time.monotonic()
@@ -261,6 +263,8 @@ class Worker:
 
     def _want(self) -> int:
         if self._how is not None or self._node.draining or not self._node.territory.queues:
+            return 0
+        if not self._node.lease.safe(time.monotonic()):
             return 0
         return self.pool.capacity()
 
@@ -318,6 +322,11 @@ class Worker:
                 if what.job is not None:
                     self._begun([what.job])
                 continue
+            if isinstance(what, Cut):
+                self._tokens.pop(what.job.id, None)
+                if not self._fenced.gives_back(self._node, what):
+                    self._lose(what.job, what.why, now)
+                continue
             if isinstance(what, Unsure):
                 self._node.doubts.add(what.outcome.token, what.claim)
             outcome = what.outcome if isinstance(what, Unsure) else what
@@ -327,7 +336,7 @@ class Worker:
     def _allow(self) -> None:
         """Say whether pool processes may claim what follows their jobs, and from which queues."""
         node = self._node
-        safe = time.monotonic() - node.beat_ok_at < self.config.lease_s * 0.8
+        safe = node.lease.safe(time.monotonic())
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
@@ -337,13 +346,11 @@ class Worker:
             self.pool.allow(None)
 
     def _fence(self) -> None:
-        """Begin nothing more when the lease may have run out: others may have it by now."""
-        config = self.config
-        if not self._tokens or time.monotonic() - self._node.beat_ok_at < config.lease_s * 0.8:
-            return
-        for job in self.pool.recall():
-            self._tokens.pop(job.id, None)
-            self._handler.finished(Outcome(job.id, job.token, State.AVAILABLE))
+        """Let go of what others may have by now, before the lease ends; see `engine.fence`.
+
+        Called before anything is read of the database: what waits there may be of long ago.
+        """
+        self._fenced.look(self._node, self.pool, self._tokens)
 
     # -- what the node tells --------------------------------------------------------------------
 

@@ -107,6 +107,11 @@ class TaskHandler:
         """End a run that could not say its own outcome."""
         return lost.outcome(Delivery(self, job), why)
 
+    def repeats(self, job: Job) -> bool:
+        """Tell whether a task that has begun may run again: whether it is acknowledged late."""
+        task = self.app.tasks.get(job.name)
+        return bool(task is not None and task.acks_late)
+
     def interrupted(self, job: Job, limit_s: float) -> None:
         """Log that a run's soft time limit has passed."""
         lost.soft_limit_passed(Delivery(self, job), limit_s)
