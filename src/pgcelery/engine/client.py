@@ -23,6 +23,7 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import Connection, Connections, load, translated
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import NewJob, State, StoredResult
 from pgcelery.engine.limits import Limits
 from pgcelery.engine.queues import Queues
@@ -137,6 +138,7 @@ class Client(Workflows, Queues, Limits, Waiting):
             check(job, self.config.max_payload_bytes)
         queue_ids = self.intern_places({queue_key(job) for job in jobs})
         query = load("jobs/enqueue", self.config.schema)
+        failpoint("enqueue.begins")
         if conn is not None:
             with translated(), conn.cursor() as cursor:
                 arrays.register(cursor.adapters)
@@ -149,6 +151,7 @@ class Client(Workflows, Queues, Limits, Waiting):
             existing, woken = _existing(rows), woken[1:] if first else woken
         else:
             existing = self._enqueue_many(query, jobs, queue_ids)
+        failpoint("enqueue.committed")
         for queue_id in woken:
             self._connections.run(*self._telling(queue_id))
         if any(gate.strategy for job in jobs for gate in job.gates):
@@ -164,6 +167,7 @@ class Client(Workflows, Queues, Limits, Waiting):
             for start in range(0, len(jobs), _BATCH):
                 part = columns(jobs[start : start + _BATCH], queue_ids)
                 existing |= _existing(conn.execute(query, part).fetchall())
+                failpoint("enqueue.batch")
             return existing
 
         return self._connections.transact(insert)
@@ -174,6 +178,7 @@ class Client(Workflows, Queues, Limits, Waiting):
         What waits for it goes on when it is closed and all that joined it have ended.
         """
         self._run("latches/open", {"id": check_name("id", id)})
+        failpoint("latch.opened")
 
     def close_latch(self, id: str, jobs: Sequence[NewJob]) -> dict[str, str]:
         """Enqueue jobs, which may have the latch as their parent, and let nothing join any more.
@@ -181,12 +186,14 @@ class Client(Workflows, Queues, Limits, Waiting):
         All or nothing; raises and returns what `enqueue` does.
         """
         self.intern_places({queue_key(job) for job in jobs})
+        failpoint("latch.closes")
         query = load("latches/close", self.config.schema)
 
         def close(conn: Connection) -> tuple[dict[str, str], TupleRow | None]:
             return self.enqueue(jobs, conn=conn), conn.execute(query, {"id": id}).fetchone()
 
         existing, row = self._connections.transact(close)
+        failpoint("latch.closed")
         for queue_id in row[0] if row else ():
             self._connections.run(*self._telling(queue_id))
         return existing
@@ -478,20 +485,3 @@ def _pause(ear: Ear | None, seconds: float) -> list[str] | None:
         return ear.hear(seconds)
     threading.Event().wait(seconds)
     return None
-
-
-def packed(ids: Sequence[str]) -> list[str]:
-    """Pack ids into notification payloads (JSON lists) below the server's limit of 8000 bytes."""
-    payloads: list[str] = []
-    batch: list[str] = []
-    size = 2
-    for one in ids:
-        length = len(json.dumps(one)) + 2
-        if size + length > 7900 and batch:
-            payloads.append(json.dumps(batch))
-            batch, size = [], 2
-        batch.append(one)
-        size += length
-    if batch:
-        payloads.append(json.dumps(batch))
-    return payloads

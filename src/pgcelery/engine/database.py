@@ -28,8 +28,8 @@ from pgcelery.engine.errors import DatabaseUnavailable, PoolTimeout, SchemaMisma
 Connection = psycopg.Connection[TupleRow]
 T = TypeVar("T")
 
-#: SQLSTATEs that say that this server, or this connection, is not the one to talk to: it goes down or
-#: comes up, is full, or only reads because another one is the primary now
+#: SQLSTATEs that say that this server, or this connection, is not the one to talk to: it goes down
+#: or comes up, is full, or only reads because another one is the primary now
 AWAY = ("08", "25006", "25P03", "25P04", "53300", "57P")
 #: SQLSTATEs of a transaction that another one got in the way of: it is undone, and worth repeating
 OVERTAKEN = ("40001", "40P01")
@@ -232,7 +232,7 @@ class Connections:
         """Do something in one transaction, from the start again when others got in its way.
 
         Raises:
-            DatabaseUnavailable: Nothing was done; or all of it, if the connection broke in the commit.
+            DatabaseUnavailable: Nothing was done; or, if the connection broke in the commit, all.
         """
 
         def whole(conn: Connection) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import psycopg
@@ -88,3 +88,20 @@ class Ears:
         if self._pid == os.getpid():
             while self._idle:
                 self._idle.pop().conn.close()
+
+
+def packed(ids: Sequence[str]) -> list[str]:
+    """Pack ids into notification payloads (JSON lists) below the server's limit of 8000 bytes."""
+    payloads: list[str] = []
+    batch: list[str] = []
+    size = 2
+    for one in ids:
+        length = len(json.dumps(one)) + 2
+        if size + length > 7900 and batch:
+            payloads.append(json.dumps(batch))
+            batch, size = [], 2
+        batch.append(one)
+        size += length
+    if batch:
+        payloads.append(json.dumps(batch))
+    return payloads

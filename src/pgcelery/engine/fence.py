@@ -1,15 +1,15 @@
 """What a worker does with its runs when it could not renew its lease in time: P9, no overlap.
 
-A worker that is cut off cannot know whether others have its runs already, nor whether the database is
-only down, when nobody can have them. So before its lease ends it kills what somebody else could begin
-while it still runs here: jobs that may be delivered again, and those that hold a slot of a limit,
-which goes to the next one. A job that is begun at most once and holds nothing overlaps with nothing:
-it goes on, and is recorded if the connection is back before its worker is buried. Once it is buried
-nothing of it can be recorded any more, so all of it is killed.
+A worker that is cut off cannot know whether others have its runs already, nor whether the database
+is only down, when nobody can have them. So before its lease ends it kills what somebody else could
+begin while it still runs here: jobs that may be delivered again, and those that hold a slot of a
+limit, which goes to the next one. A job that is begun at most once and holds nothing overlaps with
+nothing: it goes on, and is recorded if the connection is back before its worker is buried. Once that
+is buried nothing of it can be recorded any more, so all of it is killed.
 
-What was killed and may run again is given back by the reclaim of the next connection, if it is still
-this worker's: uncounted, as nobody but the outage is to blame. Threads cannot be killed; they go on,
-and what they come to is refused if it is late.
+What was killed and may run again is given back by the reclaim of the next connection, if it is
+still this worker's: uncounted, as nobody but the outage is to blame. Threads cannot be killed; they
+go on, and what they come to is refused if it is late.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Fence:
             if one.job.token not in self._cut and one.job.token not in self._told:
                 self._told.add(one.job.token)
                 logger.warning(
-                    "the lease of this worker may have run out, and job %s goes on; what it comes to"
-                    " is refused if another has the job by then",
+                    "the lease of this worker may have run out, and job %s goes on; what it comes"
+                    " to is refused if another has the job by then",
                     one.job.id,
                     extra={"action": "fence.goes_on", "job_id": one.job.id},
                 )

@@ -1,4 +1,4 @@
-"""How long a worker may presume that its lease holds: by its own monotonic clock, and on the safe side.
+"""How long a worker may presume that its lease holds: by its own clock, and on the safe side.
 
 The database counts a lease from the moment at which it renews it. A worker cannot know that moment,
 only when it asked and when the answer came, so it counts from the asking.

@@ -20,10 +20,12 @@ from typing import Any
 
 from pgcelery.engine.appetite import Appetite
 from pgcelery.engine.arrays import BigintArray, TextArray
-from pgcelery.engine.client import Client, packed
+from pgcelery.engine.client import Client
 from pgcelery.engine.columns import QueueKey
 from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.ears import packed
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.lease import Lease
 from pgcelery.engine.link import LinkState, Param, Rows
@@ -36,6 +38,7 @@ from pgcelery.engine.statements import (
     job,
     outcome_row,
     statements,
+    upkeep_row,
     wide_row,
 )
 from pgcelery.engine.territory import OWN, Territory
@@ -154,6 +157,7 @@ class Node(Session):
             self._send("inform", self._sql.inform, [self.worker_id, *self._story()])
 
     def _registered(self, rows: Rows) -> None:
+        failpoint("register.answered")
         self.worker_id = int.from_bytes(rows[0][0] or b"", "big")
         self._renewed()
         self.wake()
@@ -203,6 +207,7 @@ class Node(Session):
             self._send(
                 "beat", self._sql.beat, [self.worker_id, float(self.config.lease_s)], self._beaten
             )
+            failpoint("beat.sent")
             self._survey(beat=True)
         elif self.territory.unsure and now >= self._quiet_until:
             self._survey(beat=False)
@@ -218,6 +223,7 @@ class Node(Session):
                 self._maintained,
                 self._not_maintained,
             )
+            failpoint("maintain.sent")
         self._reschedule()
         self._unclaim()
         self._step(now, min(want, self.config.max_batch), busy)
@@ -247,6 +253,7 @@ class Node(Session):
                 self._rescheduled,
                 lambda state: self._refused(self.again, state),
             )
+            failpoint("reschedule.sent")
 
     def _unclaim(self) -> None:
         if not self.doubts.settled or "unclaim" in self._flying:
@@ -289,6 +296,7 @@ class Node(Session):
             self._stepped,
             lambda state: self._refused(tray, state),
         )
+        failpoint("step.sent")
 
     def _built(
         self,
@@ -333,6 +341,7 @@ class Node(Session):
     # -- answers --------------------------------------------------------------------------------
 
     def _stepped(self, rows: Rows) -> None:
+        failpoint("step.answered")
         now = time.monotonic()
         decoded = [wide_row(cells) for cells in rows]
         ended = self.ended.answered()
@@ -352,6 +361,7 @@ class Node(Session):
         self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims])
 
     def _rescheduled(self, rows: Rows) -> None:
+        failpoint("reschedule.answered")
         decoded = [outcome_row(cells) for cells in rows]
         self._account(self.again.answered(), decoded)
         self._spread(decoded, satisfied=False, now=time.monotonic())
@@ -405,6 +415,7 @@ class Node(Session):
             self._send("tell", self._sql.tell, [channel, payload])
 
     def _beaten(self, rows: Rows) -> None:
+        failpoint("beat.answered")
         decoded = [beat_row(cells) for cells in rows]
         if not any(row.kind is Kind.UNKNOWN_WORKER for row in decoded):
             self._renewed()
@@ -417,8 +428,9 @@ class Node(Session):
         self._spread(decoded, satisfied=False, now=time.monotonic())
 
     def _maintained(self, rows: Rows) -> None:
+        failpoint("maintain.answered")
         self._prune_batch = min(self.config.prune_batch, self._prune_batch * 2)
-        decoded = [wide_row(cells) for cells in rows]
+        decoded = [upkeep_row(cells) for cells in rows]
         claims = [row for row in decoded if row.kind is Kind.CLAIM]
         for row in decoded:
             if row.kind is Kind.UPKEEP and (row.priority or row.delivery):

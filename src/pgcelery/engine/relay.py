@@ -19,6 +19,7 @@ from pgcelery.engine.arrays import IntegerArray, TextArray
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import load
 from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import Job, Outcome
 from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
 
@@ -213,6 +214,7 @@ class Relay:
         self._answer = self._refused = None
         try:
             self._link.send(statement, params, self._take_answer, self._refuse)
+            failpoint("relay.sent")
             if meanwhile is not None:
                 meanwhile()
             self._await(began + self._limit_s)

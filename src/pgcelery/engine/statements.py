@@ -83,6 +83,15 @@ class Row(NamedTuple):
     delivery: int | None = None
     flags: int | None = None
     fed_by: str | None = None
+    worker: str | None = None  #: who had the run and fell silent
+    pid: int | None = None  #: of that one
+
+    @property
+    def silence(self) -> str:
+        """Say who fell silent."""
+        if self.worker is None:
+            return "its worker fell silent"
+        return f"worker {self.worker} (pid {self.pid}) fell silent"
 
 
 class Statements(NamedTuple):
@@ -168,8 +177,8 @@ def _str(cell: bytes | None) -> str | None:
 
 
 def wide_row(cells: list[bytes | None]) -> Row:
-    """Read a row of step_v3 or, without its last column, maintain_v1."""
-    kind, job_id, token, queue_id, name, payload, priority, delivery, flags, *fed_by = cells
+    """Read a row of step_v3."""
+    kind, job_id, token, queue_id, name, payload, priority, delivery, flags, fed_by = cells
     return Row(
         Kind(_int(kind) or 0),
         _str(job_id),
@@ -180,8 +189,14 @@ def wide_row(cells: list[bytes | None]) -> Row:
         _int(priority),
         _int(delivery),
         _int(flags),
-        _str(fed_by[0]) if fed_by else None,
+        _str(fed_by),
     )
+
+
+def upkeep_row(cells: list[bytes | None]) -> Row:
+    """Read a row of maintain_v2."""
+    *wide, worker, pid = cells
+    return wide_row([*wide, None])._replace(worker=_str(worker), pid=_int(pid))
 
 
 def outcome_row(cells: list[bytes | None]) -> Row:

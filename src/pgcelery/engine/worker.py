@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.fence import Fence
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
 from pgcelery.engine.link import LinkState
@@ -316,6 +317,7 @@ class Worker:
     def _collect(self) -> None:
         now = time.monotonic()
         for what in self.pool.collect():
+            failpoint("outcome.received")
             if isinstance(what, Step):
                 self._tokens.pop(what.outcome.id, None)
                 self._recorded(what.outcome)
@@ -355,14 +357,15 @@ class Worker:
     # -- what the node tells --------------------------------------------------------------------
 
     def _claimed(self, claims: list[tuple[Job, Row]]) -> None:
+        failpoint("claim.received")
         now = time.monotonic()
         jobs = []
         for job, row in claims:
             flags = row.flags or 0
-            if job.lost:
-                self._lose(job, Lost("worker_lost", "its worker fell silent"), now)
-            elif flags & Flag.CANCELLED:
-                self._lose(job, Lost("cancelled", "cancelled before it began"), now)
+            if flags & Flag.CANCELLED:
+                self._lose(job, Lost("cancelled", "cancelled"), now)
+            elif job.lost:
+                self._lose(job, Lost("worker_lost", row.silence, row.pid), now)
             elif flags & Flag.NO_SLOT:
                 self._lose(job, Lost("no_slot", "no slot of its limit was free"), now)
             elif flags & Flag.REPLACED:
