@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgcelery.engine import Client, DatabaseUnavailable, EngineConfig, InvalidJob, State
-from pgcelery.engine.client import packed
+from pgcelery.engine.ears import packed
 from tests.support.jobs import Recorder, new_job, running
 
 

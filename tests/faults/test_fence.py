@@ -101,7 +101,7 @@ def test_a_run_that_another_may_begin_is_killed_before_the_lease_ends(
 def test_what_is_begun_once_and_holds_nothing_outlives_an_outage(
     dsn: str, client: Client, config: EngineConfig, notes: Notes, proxy: Proxy
 ):
-    """Its worker is back before another one looks; the run that was killed is given back uncounted."""
+    """Its worker is back before another one looks; what was killed is given back uncounted."""
     once, again = new_job(b"hold", name="once"), new_job(b"hold", name="late", max_deliveries=5)
     with running(cut(proxy, config), notes, pool=PreforkPool(2), name="cut") as worker:
         client.enqueue([once, again])
@@ -112,9 +112,9 @@ def test_what_is_begun_once_and_holds_nothing_outlives_an_outage(
         proxy.hold = ""
         wait_for(lambda: notes.ran().count(again.id) == 2)
         assert worker.registration == first
-        assert rows(
-            dsn, "select delivery from pgcelery.running where job_id = %s", again.id
-        ) == [(1,)]
+        assert rows(dsn, "select delivery from pgcelery.running where job_id = %s", again.id) == [
+            (1,)
+        ]
         for job in (once, again):
             notes.release(job.id)
             assert client.wait([job.id], 10)[job.id].state is State.COMPLETED
@@ -254,8 +254,9 @@ def test_an_outage_buries_nobody_who_comes_back(dsn: str, client: Client, config
         # As if all leases had run out while the server was away, and this one is back first.
         with psycopg.connect(dsn) as conn:
             conn.execute(
-                "insert into pgcelery.workers (name, host, pid, queues, info, started_at, lease_until)"
-                " values ('first', 'h', 1, '{}', '{}', now() - interval '1 day', now() + interval '1 h')"
+                "insert into pgcelery.workers (name, host, pid, queues, info, started_at,"
+                " lease_until) values ('first', 'h', 1, '{}', '{}', now() - interval '1 day',"
+                " now() + interval '1 h')"
             )
             conn.execute("update pgcelery.leases set until = now() - interval '1 minute'")
             conn.execute(

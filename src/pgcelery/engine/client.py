@@ -6,7 +6,6 @@ connection. Each can be repeated safely, and is, when a connection that lay idle
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence

@@ -4,8 +4,8 @@ A worker that is cut off cannot know whether others have its runs already, nor w
 is only down, when nobody can have them. So before its lease ends it kills what somebody else could
 begin while it still runs here: jobs that may be delivered again, and those that hold a slot of a
 limit, which goes to the next one. A job that is begun at most once and holds nothing overlaps with
-nothing: it goes on, and is recorded if the connection is back before its worker is buried. Once that
-is buried nothing of it can be recorded any more, so all of it is killed.
+nothing: it goes on, and is recorded if the connection is back before its worker is buried. Once it
+is, nothing of it can be recorded any more, so all of it is killed.
 
 What was killed and may run again is given back by the reclaim of the next connection, if it is
 still this worker's: uncounted, as nobody but the outage is to blame. Threads cannot be killed; they

@@ -15,6 +15,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -35,6 +36,7 @@ from pgcelery.engine.statements import (
     Kind,
     Row,
     beat_row,
+    ended_outcome,
     job,
     outcome_row,
     statements,
@@ -87,6 +89,7 @@ class Node(Session):
         self.ended = Tray()
         self.again = Tray()
         self.doubts = Doubts()
+        self._inquests: dict[int, tuple[Job, Callable[[Outcome | None], None]]] = {}
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
         now = time.monotonic()
@@ -186,7 +189,7 @@ class Node(Session):
     @property
     def settled(self) -> bool:
         """Whether every outcome was answered for."""
-        return self.ended.empty and self.again.empty and self.doubts.empty
+        return self.ended.empty and self.again.empty and self.doubts.empty and not self._inquests
 
     def converse(self, now: float, want: int, busy: bool) -> None:
         """Send what is due: beats, upkeep, outcomes, and a wish for up to `want` jobs.
@@ -224,6 +227,7 @@ class Node(Session):
                 self._not_maintained,
             )
             failpoint("maintain.sent")
+        self._inquire()
         self._reschedule()
         self._unclaim()
         self._step(now, min(want, self.config.max_batch), busy)
@@ -254,6 +258,26 @@ class Node(Session):
                 lambda state: self._refused(self.again, state),
             )
             failpoint("reschedule.sent")
+
+    def inquire(self, job: Job, told: Callable[[Outcome | None], None]) -> None:
+        """Find out whether a run has ended its job; `told` gets the outcome, or None for no.
+
+        The run must be held meanwhile.
+        """
+        self._inquests[job.token] = job, told
+
+    def _inquire(self) -> None:
+        for token, (about, _) in list(self._inquests.items()):
+            key = f"inquire after {token}"
+            if key not in self._flying:
+                self._send("await_end", self._sql.await_end, [token])
+                self._send(key, self._sql.ended, [about.id, token], partial(self._inquired, token))
+
+    def _inquired(self, token: int, rows: Rows) -> None:
+        about, told = self._inquests.pop(token)
+        if rows:
+            self.doubts.settle(token)
+        told(ended_outcome(about, rows[0]) if rows else None)
 
     def _unclaim(self) -> None:
         if not self.doubts.settled or "unclaim" in self._flying:

@@ -17,7 +17,7 @@ from pgcelery.engine.arrays import (
     TimestampArray,
 )
 from pgcelery.engine.database import load
-from pgcelery.engine.job import Job, Outcome
+from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.link import Statement
 
 _INT4, _INT8, _FLOAT8, _TEXT, _JSONB = 23, 20, 701, 25, 3802
@@ -107,6 +107,8 @@ class Statements(NamedTuple):
     leave: Statement
     reclaim: Statement
     unclaim: Statement
+    await_end: Statement
+    ended: Statement
     tell: Statement
     limit: Statement
     listen: Statement
@@ -162,6 +164,8 @@ def statements(schema: str) -> Statements:
         leave=make("leave", _INT4),
         reclaim=make("reclaim", _INT4, BigintArray.oid),
         unclaim=make("unclaim", BigintArray.oid),
+        await_end=make("await_end", _INT8),
+        ended=make("ended", _TEXT, _INT8),
         tell=make("tell", _TEXT, _TEXT),
         limit=make("limit", _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
@@ -220,6 +224,12 @@ def beat_row(cells: list[bytes | None]) -> Row:
         None,
         _int(flags),
     )
+
+
+def ended_outcome(job: Job, cells: list[bytes | None]) -> Outcome:
+    """Read what a run is recorded to have come to."""
+    state, result = cells
+    return Outcome(job.id, job.token, State(_int(state) or 0), result)
 
 
 def job(row: Row, queue: str, ended: Mapping[str, Outcome] | None = None) -> Job:

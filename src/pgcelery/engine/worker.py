@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 from pgcelery.engine.config import EngineConfig
@@ -23,7 +24,7 @@ from pgcelery.engine.fence import Fence
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
 from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
-from pgcelery.engine.pool import ActiveJob, Cut, Pool, Unsure
+from pgcelery.engine.pool import ActiveJob, Cut, Doubtful, Pool, Unsure
 from pgcelery.engine.relay import Step, Terms
 from pgcelery.engine.statements import Flag, Row
 from pgcelery.engine.territory import OWN
@@ -329,6 +330,10 @@ class Worker:
                 if not self._fenced.gives_back(self._node, what):
                     self._lose(what.job, what.why, now)
                 continue
+            if isinstance(what, Doubtful):
+                self._node.doubts.add(what.job.token, what.claim)
+                self._node.inquire(what.job, partial(self._judge, what))
+                continue
             if isinstance(what, Unsure):
                 self._node.doubts.add(what.outcome.token, what.claim)
             outcome = what.outcome if isinstance(what, Unsure) else what
@@ -385,6 +390,13 @@ class Worker:
             self._handler.received(jobs)
         except Exception:  # hearing of jobs must not keep them from running
             logger.exception("handler.received failed", extra={"action": "worker.received"})
+
+    def _judge(self, what: Doubtful, recorded: Outcome | None) -> None:
+        self._tokens.pop(what.job.id, None)
+        if recorded is None:
+            self._lose(what.job, what.why, time.monotonic())
+        else:
+            self._recorded(recorded)
 
     def _lose(self, job: Job, why: Lost, now: float) -> None:
         self._node.put(self._verdict(job, why), now)

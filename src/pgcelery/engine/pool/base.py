@@ -31,6 +31,17 @@ class Unsure(NamedTuple):
     claim: int
 
 
+class Doubtful(NamedTuple):
+    """A job whose process died while it was recording the end of it, as a `relay.Step`.
+
+    It may be recorded, with a claim of what comes next under a token; or it was lost.
+    """
+
+    job: Job
+    why: Lost
+    claim: int
+
+
 class Cut(NamedTuple):
     """A job whose process was killed by `Pool.cut`; nobody has judged it."""
 
@@ -38,7 +49,7 @@ class Cut(NamedTuple):
     why: Lost  #: of kind ``lease_lost``
 
 
-Result = Outcome | Step | Unsure | Cut
+Result = Outcome | Step | Unsure | Doubtful | Cut
 
 
 class Pool(Protocol):

@@ -13,7 +13,7 @@ from typing import NoReturn
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.job import Handler, Job, Lost, load_outcome
 from pgcelery.engine.pool import child as wire
-from pgcelery.engine.pool.base import ActiveJob, Cut, Result, Unsure
+from pgcelery.engine.pool.base import ActiveJob, Cut, Doubtful, Result, Unsure
 from pgcelery.engine.pool.feed import Feed
 from pgcelery.engine.pool.process import ChildProcess, Entry
 from pgcelery.engine.relay import Step, Terms
@@ -250,6 +250,8 @@ class Crew:
                 why = why._replace(pid=child.pid, signum=signum)
                 if why.kind == "lease_lost":
                     self.outcomes.append(Cut(entry.job, why))
+                elif claim is not None and child.relaying:
+                    self.outcomes.append(Doubtful(entry.job, why, claim))
                 else:
                     self.lose(entry.job, why, claim)
             claim = None
