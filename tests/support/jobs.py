@@ -48,6 +48,9 @@ class Recorder:
         self.lost_jobs.append((job.id, why))
         return Outcome(job.id, job.token, State.FAILED, why.kind.encode())
 
+    def repeats(self, job: Job) -> bool:
+        return job.name != "once"
+
     def interrupted(self, job: Job, limit_s: float) -> None:
         pass
 

@@ -57,6 +57,9 @@ class Bodies:
         self.losses[job.id] = why
         return Outcome(job.id, job.token, State.FAILED, b"lost")
 
+    def repeats(self, job: Job) -> bool:
+        return False
+
     def interrupted(self, job: Job, limit_s: float) -> None:
         self.interruptions.append((job.id, limit_s))
 

@@ -67,6 +67,9 @@ class Notes:
         state = State.AVAILABLE if again else State.FAILED
         return Outcome(job.id, job.token, state, why.kind.encode(), counted=again)
 
+    def repeats(self, job: Job) -> bool:
+        return job.name == "late"
+
     def interrupted(self, job: Job, limit_s: float) -> None: ...
 
     def process_started(self) -> None: ...
@@ -119,7 +122,7 @@ class TellingPool(PreforkPool):
             relay = replace(relay, dsn=self.via.dsn)
         super().start(handler, relay)
 
-    def collect(self) -> list[Outcome | Step | Unsure]:
+    def collect(self) -> Any:
         found = super().collect()
         self.steps += [one for one in found if isinstance(one, Step)]
         self.doubts += [one for one in found if isinstance(one, Unsure)]
@@ -136,7 +139,8 @@ class Proxy:
     Attributes:
         lose: ``requests`` cuts a connection instead of passing on what the client says next,
             ``answers`` instead of passing on what the server says next; once each.
-        hold: The same words; instead of cutting, nothing is passed on any more.
+        hold: The same words; instead of cutting, nothing is passed on any more over connections
+            that carry something meanwhile.
         delay: The same words; it is passed on once this is set to something else.
     """
 
@@ -170,13 +174,15 @@ class Proxy:
                     self._threads[-1].start()
 
     def _pump(self, word: str, source: socket.socket, sink: socket.socket) -> None:
+        stuck = False
         with suppress(OSError):
             while data := source.recv(65536):
                 if self.lose == word:
                     self.lose = ""
                     self.lost += 1
                     break
-                if self.hold == word:
+                if stuck or self.hold == word:
+                    stuck = True
                     self.held += 1
                     continue
                 if self.delay == word:

@@ -19,9 +19,11 @@ from pgcelery.engine import arrays, schema
 from pgcelery.engine.arrays import ByteaArray, TextArray
 from pgcelery.engine.columns import QueueKey, check, check_name, columns, queue_key
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connections, load, translated
+from pgcelery.engine.database import Connections, load, outlived, translated
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
+from pgcelery.engine.exchange import Connection
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import NewJob, State, StoredResult
 from pgcelery.engine.limits import Limits
 from pgcelery.engine.queues import Queues
@@ -137,6 +139,7 @@ class Client(Workflows, Queues, Limits, Waiting):
             check(job, self.config.max_payload_bytes)
         queue_ids = self.intern_places({queue_key(job) for job in jobs})
         query = load("jobs/enqueue", self.config.schema)
+        failpoint("enqueue.begins")
         if conn is not None:
             with translated(), conn.cursor() as cursor:
                 arrays.register(cursor.adapters)
@@ -148,6 +151,7 @@ class Client(Workflows, Queues, Limits, Waiting):
             existing = self._enqueue_many(query, jobs, queue_ids)
             for queue_id in woken:
                 self._connections.run(*self._telling(queue_id))
+        failpoint("enqueue.committed")
         if any(gate.strategy for job in jobs for gate in job.gates):
             # Full workers, too, have to look who gives way to whom.
             self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
@@ -170,12 +174,15 @@ class Client(Workflows, Queues, Limits, Waiting):
     def _enqueue_many(
         self, query: bytes, jobs: Sequence[NewJob], queue_ids: dict[QueueKey, int]
     ) -> dict[str, str]:
-        existing: dict[str, str] = {}
-        with self._connections.lend() as conn, conn.transaction():
+        def insert(conn: Connection) -> dict[str, str]:
+            existing: dict[str, str] = {}
             for start in range(0, len(jobs), _BATCH):
                 part = columns(jobs[start : start + _BATCH], queue_ids)
                 existing |= _existing(conn.execute(query, part).fetchall())
-        return existing
+                failpoint("enqueue.batch")
+            return existing
+
+        return self._connections.transact(insert)
 
     def open_latch(self, id: str) -> None:
         """Make something that jobs can be parents of, one call after the other (`NewJob.joins`).
@@ -183,6 +190,7 @@ class Client(Workflows, Queues, Limits, Waiting):
         What waits for it goes on when it is closed and all that joined it have ended.
         """
         self._run("latches/open", {"id": check_name("id", id)})
+        failpoint("latch.opened")
 
     def close_latch(self, id: str, jobs: Sequence[NewJob]) -> dict[str, str]:
         """Enqueue jobs, which may have the latch as their parent, and let nothing join any more.
@@ -190,10 +198,14 @@ class Client(Workflows, Queues, Limits, Waiting):
         All or nothing; raises and returns what `enqueue` does.
         """
         self.intern_places({queue_key(job) for job in jobs})
-        with self._connections.lend() as conn, conn.transaction():
-            existing = self.enqueue(jobs, conn=conn)
-            query = load("latches/close", self.config.schema)
-            row = conn.execute(query, {"id": id}).fetchone()
+        failpoint("latch.closes")
+        query = load("latches/close", self.config.schema)
+
+        def close(conn: Connection) -> tuple[dict[str, str], TupleRow | None]:
+            return self.enqueue(jobs, conn=conn), conn.execute(query, {"id": id}).fetchone()
+
+        existing, row = self._connections.transact(close)
+        failpoint("latch.closed")
         for queue_id in row[0] if row else ():
             self._connections.run(*self._telling(queue_id))
         return existing
@@ -313,6 +325,10 @@ class Client(Workflows, Queues, Limits, Waiting):
         rows = self._run("results/failures", {"ids": TextArray.of(list(ids))})
         return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
 
+    def late(self) -> dict[str, int]:
+        """Count the outcomes that were refused in the last seven days, by reason."""
+        return dict(self._run("results/late"))
+
     def inputs(
         self, id: str, ids: Collection[str]
     ) -> tuple[dict[str, StoredResult], dict[str, StoredResult | None]]:
@@ -337,19 +353,28 @@ class Client(Workflows, Queues, Limits, Waiting):
 
         Returns:
             Those of ids that are final; empty when the time was over first.
+
+        Raises:
+            DatabaseUnavailable: At the first look, or when the time was over. An outage that comes
+                while it waits is outlived.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if len(ids) > _MANY:
-            return self._look(ids, deadline)
         done = self._final(ids)
         if done or not ids or (timeout_s is not None and timeout_s <= 0):
             return done
+        return outlived(
+            lambda: self._look(ids, deadline) if len(ids) > _MANY else self._hear(ids, deadline),
+            deadline,
+        )
+
+    def _hear(self, ids: Collection[str], deadline: float | None) -> dict[str, StoredResult]:
+        """Wait by being told, and by looking now and then."""
         with self._ears.lend() as ear:
             if ear is not None:
-                keep_s = 86400.0 if timeout_s is None else timeout_s + 60
+                keep_s = 86400.0 if deadline is None else deadline - time.monotonic() + 60
                 params = {"ids": TextArray.of(list(ids)), "channel": ear.channel, "keep_s": keep_s}
                 self._run("results/await", params)
-                done = self._final(ids)
+            done = self._final(ids)
             pause, slowest = _LOOK_AGAIN_S
             while not done:
                 left = slowest if deadline is None else deadline - time.monotonic()

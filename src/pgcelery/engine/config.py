@@ -21,6 +21,9 @@ class EngineConfig:
     application_name: str = "pgcelery"
     lease_s: float = 30.0  #: how long a silent worker is presumed alive
     heartbeat_s: float = 5.0
+    #: what a worker does with runs that others may begin once it could not renew its lease in time:
+    #: ``kill`` them before it ends (prefork), or ``finish`` them, which may overlap with the others
+    lease_lost: str = "kill"
     maintain_s: float = 5.0  #: between two rounds of reaping and retention, by the leader
     poll_min_s: float = 0.005  #: first poll after work ran out
     poll_max_s: float = 5.0  #: slowest poll of an idle worker that hears notifications
@@ -42,6 +45,8 @@ class EngineConfig:
                 raise ValueError(f"{name} must be more than 0 seconds")
         if self.heartbeat_s * 2 > self.lease_s:
             raise ValueError("heartbeat_s must be at most half of lease_s")
+        if self.lease_lost not in ("kill", "finish"):
+            raise ValueError("lease_lost must be kill or finish")
         if not 1 <= self.max_batch <= 1000:
             raise ValueError("max_batch must be 1 to 1000")
         if not 1 <= len(self.schema) <= 30 or set(self.schema) & set("'%\\\0"):

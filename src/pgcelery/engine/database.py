@@ -8,11 +8,14 @@ connects, and is told at once.
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
+from math import inf
 from typing import Any, TypeVar
 
 import psycopg
@@ -24,14 +27,26 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, PoolTimeout, SchemaMismatch
 from pgcelery.engine.exchange import Connection, Request, exchange
 from pgcelery.engine.link import Rows
+from pgcelery.engine.tcp import tcp_options
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
+
+#: SQLSTATEs that say that this server, or this connection, is not the one to talk to: it goes down
+#: or comes up, is full, or only reads because another one is the primary now
+AWAY = ("08", "25006", "25P03", "25P04", "53300", "57P")
+#: SQLSTATEs of a transaction that another one got in the way of: it is undone, and worth repeating
+OVERTAKEN = ("40001", "40P01")
 
 _UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
 )
+_TRIES = 10  # of a transaction that others got in the way of
+_AWAY_S = (0.05, 10.0)  # first and slowest pause of who waits for a database that is away
+_PAUSE_S = 0.02  # between the first two of them; then longer
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedFunction,
@@ -58,6 +73,7 @@ def connect(config: EngineConfig, *, autocommit: bool = True) -> Connection:
             autocommit=autocommit,
             connect_timeout=max(1, round(config.connect_timeout_s)),
             application_name=config.application_name,
+            **tcp_options(config),
             # Behind a transaction pooler a statement prepared here may be unknown there.
             prepare_threshold=2 if config.listen else None,
         )
@@ -80,6 +96,32 @@ def translated() -> Iterator[None]:
         ) from exc
     except _UNAVAILABLE as exc:
         raise DatabaseUnavailable(str(exc).strip()) from exc
+
+
+def _overtaken(exc: DatabaseUnavailable) -> bool:
+    return isinstance(exc.__cause__, psycopg.Error) and exc.__cause__.sqlstate in OVERTAKEN
+
+
+def outlived(act: Callable[[], T], deadline: float | None) -> T:
+    """Do something that only reads, again after pauses that grow while the database is away.
+
+    Args:
+        act: What to do.
+        deadline: Monotonic time of the last try; None for never.
+
+    Raises:
+        DatabaseUnavailable: It still is at the deadline.
+    """
+    pause_s = _AWAY_S[0]
+    while True:
+        try:
+            return act()
+        except DatabaseUnavailable:
+            left_s = inf if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
+                raise
+            threading.Event().wait(min(left_s, pause_s * random.uniform(0.7, 1.0)))
+            pause_s = min(pause_s * 2, _AWAY_S[1])
 
 
 class Connections:
@@ -123,6 +165,10 @@ class Connections:
             conn = self._take()
             with translated():
                 yield conn
+        except DatabaseUnavailable:
+            if conn is not None and pid == os.getpid():
+                conn.close()  # another one may reach a server that is well
+            raise
         finally:
             if pid == os.getpid():
                 if conn is not None:
@@ -148,7 +194,8 @@ class Connections:
     def run(self, query: bytes, params: Any = None) -> list[TupleRow]:
         """Run one statement that is safe to repeat, in its own transaction; return its rows.
 
-        A connection that went stale while it lay idle is replaced and the statement sent again.
+        A connection that went stale while it lay idle is replaced and the statement sent again; so
+        it is when another transaction got in its way (a deadlock).
 
         Raises:
             DatabaseUnavailable: Also on a new connection.
@@ -165,19 +212,43 @@ class Connections:
         prepare = self._config.listen
         return self._insisting(lambda conn: exchange(conn, first, *others, prepare=prepare))
 
-    def _insisting(self, act: Callable[[Connection], Answer]) -> Answer:
+    def _insisting(self, act: Callable[[Connection], T]) -> T:
         while True:
             self._survive_fork()
             reused = bool(self._idle)
             try:
-                with self.lend() as conn:
-                    return act(conn)
+                return self._unless_overtaken(act)
             except PoolTimeout:
                 raise
             except DatabaseUnavailable:
                 if not reused:
                     raise
                 self.drop_idle()
+
+    def transact(self, act: Callable[[Connection], T]) -> T:
+        """Do something in one transaction, from the start again when others got in its way.
+
+        Raises:
+            DatabaseUnavailable: Nothing was done; or, if the connection broke in the commit, all.
+        """
+
+        def whole(conn: Connection) -> T:
+            with conn.transaction():
+                return act(conn)
+
+        return self._unless_overtaken(whole)
+
+    def _unless_overtaken(self, act: Callable[[Connection], T]) -> T:
+        """Do something that the database undoes if it fails, again while deadlocks hit it."""
+        for n in range(1, _TRIES + 1):
+            try:
+                with self.lend() as conn:
+                    return act(conn)
+            except DatabaseUnavailable as exc:
+                if n == _TRIES or not _overtaken(exc):
+                    raise
+            threading.Event().wait(_PAUSE_S * n * random.uniform(0.5, 1.5))
+        raise AssertionError("the last try returns or raises")
 
     def drop_idle(self) -> None:
         """Close what lies idle; connections that are lent stay."""

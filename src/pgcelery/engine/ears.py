@@ -13,6 +13,7 @@ from psycopg import sql as pgsql
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import connect, translated
+from pgcelery.engine.errors import DatabaseUnavailable
 from pgcelery.engine.exchange import Connection
 
 
@@ -22,8 +23,12 @@ class Ear:
     def __init__(self, config: EngineConfig) -> None:
         self.channel = f"{config.schema}.{uuid.uuid4().hex}"[:63]
         self.conn: Connection = connect(config)
-        with translated():
-            self.conn.execute(pgsql.SQL("listen {}").format(pgsql.Identifier(self.channel)))
+        try:
+            with translated():
+                self.conn.execute(pgsql.SQL("listen {}").format(pgsql.Identifier(self.channel)))
+        except DatabaseUnavailable:
+            self.conn.close()
+            raise
 
     def hear(self, timeout_s: float) -> list[str] | None:
         """Wait for a notification; return the ids that it names.
@@ -56,11 +61,7 @@ class Ears:
 
     @contextmanager
     def lend(self) -> Iterator[Ear | None]:
-        """Lend an ear, or None when listening is off or too many listen already.
-
-        Raises:
-            DatabaseUnavailable: Connecting failed.
-        """
+        """Lend an ear, or None when listening is off, not possible now, or too many listen."""
         if self._pid != os.getpid():
             self._inherited += self._idle
             self._idle, self._lent, self._pid = [], 0, os.getpid()
@@ -70,7 +71,8 @@ class Ears:
         self._lent += 1
         ear: Ear | None = None
         try:
-            ear = self._idle.pop() if self._idle else Ear(self._config)
+            with suppress(DatabaseUnavailable):
+                ear = self._idle.pop() if self._idle else Ear(self._config)
             yield ear
         finally:
             self._lent -= 1

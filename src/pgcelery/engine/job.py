@@ -166,7 +166,8 @@ class Job(NamedTuple):
 class Lost(NamedTuple):
     """Why a run ended without its handler saying so."""
 
-    #: worker_lost, child_lost, time_limit, terminated, expired, cancelled, no_slot, replaced
+    #: worker_lost, child_lost, lease_lost, time_limit, terminated, shutdown, expired, cancelled,
+    #: no_slot, replaced
     kind: str
     detail: str = ""  #: one sentence for a person
     pid: int | None = None
@@ -261,6 +262,10 @@ class Handler(Protocol):
 
     def lost(self, job: Job, why: Lost) -> Outcome:
         """End a run that could not say its own outcome (in the node's process)."""
+        ...
+
+    def repeats(self, job: Job) -> bool:
+        """Whether a job that has begun may begin once more elsewhere (in the node's process)."""
         ...
 
     def interrupted(self, job: Job, limit_s: float) -> None:

@@ -7,8 +7,13 @@ would be there when it forks. Each statement is its own transaction and fails al
 
 from __future__ import annotations
 
+import fcntl
+import struct
+import termios
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
 
@@ -17,8 +22,10 @@ from psycopg import conninfo, pq
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.tcp import tcp_options
 
 _UNKNOWN_STATEMENT = "26000"  # SQLSTATE: a pooler or an operator threw it away
+_SLOWEST_BYTES_S = 1_000_000  # what a network must at least carry of what is sent
 
 Param = bytes | str | int | float | bool | None
 Rows = list[list[bytes | None]]
@@ -45,6 +52,7 @@ class _Request(NamedTuple):
     prepares: bool
     on_rows: Callable[[Rows], None]
     on_error: Callable[[str, str], None]  # sqlstate, message
+    size: int  # bytes of its parameters
 
 
 class Link:
@@ -64,6 +72,7 @@ class Link:
         self._error: tuple[str, str] | None = None
         self._accepted = False  # the pending statement was prepared
         self._poll = pq.PollingStatus.WRITING
+        self._heard_at = 0.0  # monotonic time of the last sign of life, or of asking for one
 
     def open(self) -> None:
         """Start connecting; `advance` goes on with it.
@@ -73,13 +82,16 @@ class Link:
         """
         self.close()
         text = conninfo.make_conninfo(
-            self._config.dsn, application_name=self._config.application_name
+            self._config.dsn,
+            application_name=self._config.application_name,
+            **tcp_options(self._config),
         )
         conn = pq.PGconn.connect_start(text.encode())
         self._conn = conn
         if conn.status == pq.ConnStatus.BAD:
             self._fail()
         conn.nonblocking = 1
+        self._heard_at = time.monotonic()
         self.state = LinkState.CONNECTING
         self._poll = pq.PollingStatus.WRITING
 
@@ -97,6 +109,25 @@ class Link:
     def pending(self) -> int:
         """How many answers are still to come."""
         return len(self._pending)
+
+    def overdue_at(self, connect_s: float, answer_s: float) -> float | None:
+        """Tell when, by the monotonic clock, the other side has been silent for too long.
+
+        A connection of which one end was cut off breaks by itself only after hours.
+
+        Args:
+            connect_s: How long connecting may take, in seconds.
+            answer_s: How long an answer, or the next piece of one, may take; what is sent may take
+                a second a megabyte more.
+
+        Returns:
+            None while nothing is outstanding.
+        """
+        if self.state is LinkState.CONNECTING:
+            return self._heard_at + connect_s
+        if not self._pending:
+            return None
+        return self._heard_at + answer_s + self._pending[0].size / _SLOWEST_BYTES_S
 
     def fileno(self) -> int:
         """Give the socket to select on; -1 when it is gone, which `advance` then tells."""
@@ -135,7 +166,10 @@ class Link:
         """
         try:
             prepares = self._send(statement, params)
-            self._pending.append(_Request(statement.name, prepares, on_rows, on_error))
+            size = sum(len(value) for value in params if isinstance(value, bytes))
+            if not self._pending:
+                self._heard_at = time.monotonic()
+            self._pending.append(_Request(statement.name, prepares, on_rows, on_error, size))
             self._flush()
         except psycopg.Error:
             self._fail()
@@ -176,6 +210,7 @@ class Link:
             self._connect()
             return []
         try:
+            self._note_input()
             self._conn.consume_input()
             self._flush()
             self._read()
@@ -187,6 +222,14 @@ class Link:
         except psycopg.Error:
             self._fail()
         return heard
+
+    def _note_input(self) -> None:
+        assert self._conn is not None
+        if self._pending:
+            with suppress(OSError):
+                there = fcntl.ioctl(self._conn.socket, termios.FIONREAD, b"\0\0\0\0")
+                if struct.unpack("i", there)[0]:
+                    self._heard_at = time.monotonic()
 
     def _connect(self) -> None:
         assert self._conn is not None

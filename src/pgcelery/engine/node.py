@@ -14,7 +14,9 @@ import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from math import inf
 from typing import Any
 
 from pgcelery.engine.appetite import Appetite
@@ -24,16 +26,21 @@ from pgcelery.engine.columns import QueueKey
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.ears import packed
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import Job, Outcome, State
-from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
+from pgcelery.engine.lease import Lease
+from pgcelery.engine.link import LinkState, Param, Rows
 from pgcelery.engine.outbox import Doubts, Tray, again_params, ended_params
+from pgcelery.engine.session import Session
 from pgcelery.engine.statements import (
     Kind,
     Row,
     beat_row,
+    ended_outcome,
     job,
     outcome_row,
     statements,
+    upkeep_row,
     wide_row,
 )
 from pgcelery.engine.territory import OWN, Territory
@@ -41,12 +48,12 @@ from pgcelery.engine.territory import OWN, Territory
 logger = logging.getLogger(__name__)
 
 _LINGER_S = 0.002  # outcomes wait this long for company while other jobs run
-_RECONNECT_S = (0.05, 10.0)  # first and slowest pause between attempts
-_REFUSED_PAUSE_S = 0.5  # after the server refused a statement for a passing reason
+_LEAST_PRUNED = 50  # results deleted in one round of upkeep, when more take too long
+_CANCELLED = "57014"
 _ISOLATE = ("21", "22", "23", "54", "P0")  # SQLSTATE classes that blame the data, not the moment
 
 
-class Node:
+class Node(Session):
     """One registered worker. Used from one thread."""
 
     def __init__(
@@ -64,12 +71,11 @@ class Node:
         beaten: Callable[[], None],
         held: Callable[[], Iterable[int]],
     ) -> None:
-        self.config = config
+        super().__init__(config)
         self.name = name
         self.info = info
         self.draining = False
         self.client = Client(config)
-        self.link = Link(config)
         self.worker_id: int | None = None
         self.territory = Territory({OWN: name, **labels}, config.placement_grace_s)
         self._claimed = claimed
@@ -83,14 +89,14 @@ class Node:
         self.ended = Tray()
         self.again = Tray()
         self.doubts = Doubts()
-        self._flying: set[str] = set()  # names of statements sent and not answered
+        self._inquests: dict[int, tuple[Job, Callable[[Outcome | None], None]]] = {}
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
         now = time.monotonic()
         self._appetite = Appetite(config, now)
         self._beat_at = self._maintain_at = now
-        self.beat_ok_at = self._reconnect_at = self._quiet_until = now
-        self._reconnect_s = _RECONNECT_S[0]
+        self.lease = Lease(config.lease_s, now)
+        self._prune_batch = config.prune_batch
         self._told_at: dict[int, float] = {}
         self._left = False
 
@@ -101,49 +107,23 @@ class Node:
         """Whether it is connected and registered."""
         return self.link.state is LinkState.OPEN and self.worker_id is not None
 
-    def advance(self, now: float) -> None:
-        """Go on with the connection and handle what has arrived."""
-        if self.link.state is LinkState.CLOSED:
-            if now >= self._reconnect_at:
-                self._guard(self.link.open, now)
-            return
-        was = self.link.state
-        self._guard(self._receive, now)
-        if was is LinkState.CONNECTING and self.link.state is LinkState.OPEN:
-            self._opened(now)
+    def _heard(self, payload: str) -> None:
+        if payload == "c":
+            self._beat_at = 0.0
+        elif payload == "p":
+            self.territory.doubt()
+        elif payload[:1] == "q" and self.territory.heard(int(payload[1:])):
+            self.wake()
 
-    def _receive(self) -> None:
-        for _, payload in self.link.advance():
-            if payload == "c":
-                self._beat_at = 0.0
-            elif payload == "p":
-                self.territory.doubt()
-            elif payload[:1] == "q" and self.territory.heard(int(payload[1:])):
-                self.wake()
-
-    def _guard(self, act: Callable[[], None], now: float) -> None:
-        try:
-            act()
-        except DatabaseUnavailable as exc:
-            self._broken(str(exc), now)
-
-    def _broken(self, why: str, now: float) -> None:
-        logger.warning(
-            "database connection lost (%s); trying again in %.1f s",
-            why.splitlines()[0] if why else "no reason given",
-            self._reconnect_s,
-            extra={"action": "node.disconnected"},
-        )
-        self.link.close()
-        self._flying.clear()
+    def _disconnected(self, now: float) -> None:
         self.ended.take_back(now)
         self.again.take_back(now)
-        self._reconnect_at = now + self._reconnect_s * random.uniform(0.7, 1.3)
-        self._reconnect_s = min(self._reconnect_s * 2, _RECONNECT_S[1])
+        if "maintain" in self._flying:
+            self._prune_batch = max(_LEAST_PRUNED, self._prune_batch // 4)
 
-    def _opened(self, now: float) -> None:
-        self._reconnect_s = _RECONNECT_S[0]
-        if self.config.listen:
+    def _connected(self, now: float) -> None:
+        if self.config.listen:  # else a pooler would keep it for others
+            self._send("limit", self._sql.limit, [str(round(self._statement_s * 1000))])
             self._send("listen", self._sql.listen, [])
         if self.worker_id is not None:
             logger.info("database connection is back", extra={"action": "node.reconnected"})
@@ -167,6 +147,7 @@ class Node:
             *self._story(),
             float(self.config.lease_s),
         ]
+        self.lease.asked(time.monotonic())
         self._send("register", self._sql.register, params, self._registered)
 
     def _story(self) -> list[Param]:
@@ -179,40 +160,14 @@ class Node:
             self._send("inform", self._sql.inform, [self.worker_id, *self._story()])
 
     def _registered(self, rows: Rows) -> None:
+        failpoint("register.answered")
         self.worker_id = int.from_bytes(rows[0][0] or b"", "big")
-        self.beat_ok_at = time.monotonic()
+        self._renewed()
         self.wake()
 
-    def _send(
-        self,
-        key: str,
-        statement: Statement,
-        params: Sequence[Param],
-        on_rows: Callable[[Rows], None] = lambda rows: None,
-        on_refused: Callable[[str], None] | None = None,
-    ) -> None:
-        if self.link.state is not LinkState.OPEN:
-            return  # it broke a moment ago; what is due is sent again once it is back
-
-        def answered(rows: Rows) -> None:
-            self._flying.discard(key)
-            on_rows(rows)
-
-        def refused(state: str, text: str) -> None:
-            self._flying.discard(key)
-            logger.error(
-                "the database refused to %s: %s (%s)",
-                key,
-                text,
-                state,
-                extra={"action": "node.refused", "sqlstate": state},
-            )
-            self._quiet_until = time.monotonic() + _REFUSED_PAUSE_S
-            if on_refused is not None:
-                on_refused(state)
-
-        self._flying.add(key)
-        self._guard(lambda: self.link.send(statement, params, answered, refused), time.monotonic())
+    def _renewed(self) -> None:
+        self.lease.renewed()
+        self._well()
 
     # -- what to send ---------------------------------------------------------------------------
 
@@ -234,7 +189,7 @@ class Node:
     @property
     def settled(self) -> bool:
         """Whether every outcome was answered for."""
-        return self.ended.empty and self.again.empty and self.doubts.empty
+        return self.ended.empty and self.again.empty and self.doubts.empty and not self._inquests
 
     def converse(self, now: float, want: int, busy: bool) -> None:
         """Send what is due: beats, upkeep, outcomes, and a wish for up to `want` jobs.
@@ -251,9 +206,11 @@ class Node:
             return
         if now >= self._beat_at and "beat" not in self._flying:
             self._beat_at = now + self.config.heartbeat_s
+            self.lease.asked(time.monotonic())
             self._send(
                 "beat", self._sql.beat, [self.worker_id, float(self.config.lease_s)], self._beaten
             )
+            failpoint("beat.sent")
             self._survey(beat=True)
         elif self.territory.unsure and now >= self._quiet_until:
             self._survey(beat=False)
@@ -265,9 +222,12 @@ class Node:
             self._send(
                 "maintain",
                 self._sql.maintain,
-                [self.worker_id, float(lease_s), self.config.prune_batch],
+                [self.worker_id, float(lease_s), self._prune_batch],
                 self._maintained,
+                self._not_maintained,
             )
+            failpoint("maintain.sent")
+        self._inquire()
         self._reschedule()
         self._unclaim()
         self._step(now, min(want, self.config.max_batch), busy)
@@ -297,6 +257,27 @@ class Node:
                 self._rescheduled,
                 lambda state: self._refused(self.again, state),
             )
+            failpoint("reschedule.sent")
+
+    def inquire(self, job: Job, told: Callable[[Outcome | None], None]) -> None:
+        """Find out whether a run has ended its job; `told` gets the outcome, or None for no.
+
+        The run must be held meanwhile.
+        """
+        self._inquests[job.token] = job, told
+
+    def _inquire(self) -> None:
+        for token, (about, _) in list(self._inquests.items()):
+            key = f"inquire after {token}"
+            if key not in self._flying:
+                self._send("await_end", self._sql.await_end, [token])
+                self._send(key, self._sql.ended, [about.id, token], partial(self._inquired, token))
+
+    def _inquired(self, token: int, rows: Rows) -> None:
+        about, told = self._inquests.pop(token)
+        if rows:
+            self.doubts.settle(token)
+        told(ended_outcome(about, rows[0]) if rows else None)
 
     def _unclaim(self) -> None:
         if not self.doubts.settled or "unclaim" in self._flying:
@@ -339,6 +320,7 @@ class Node:
             self._stepped,
             lambda state: self._refused(tray, state),
         )
+        failpoint("step.sent")
 
     def _built(
         self,
@@ -368,7 +350,7 @@ class Node:
             return max(0.0, self._reconnect_at - now)
         if not self.ready:
             return 1.0
-        due = [self._beat_at, self._maintain_at]
+        due = [self._beat_at, self._maintain_at, self._overdue_at() or inf]
         if "step" not in self._flying:
             if self.ended.waiting:
                 due.append((self.ended.since or now) + _LINGER_S)
@@ -376,9 +358,14 @@ class Node:
                 due.append(self._appetite.next(now))
         return max(0.0, max(min(due), self._quiet_until) - now)
 
+    def _not_maintained(self, state: str) -> None:
+        if state == _CANCELLED:  # by the time allowed: a smaller bite, then
+            self._prune_batch = max(_LEAST_PRUNED, self._prune_batch // 4)
+
     # -- answers --------------------------------------------------------------------------------
 
     def _stepped(self, rows: Rows) -> None:
+        failpoint("step.answered")
         now = time.monotonic()
         decoded = [wide_row(cells) for cells in rows]
         ended = self.ended.answered()
@@ -398,6 +385,7 @@ class Node:
         self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims])
 
     def _rescheduled(self, rows: Rows) -> None:
+        failpoint("reschedule.answered")
         decoded = [outcome_row(cells) for cells in rows]
         self._account(self.again.answered(), decoded)
         self._spread(decoded, satisfied=False, now=time.monotonic())
@@ -451,18 +439,22 @@ class Node:
             self._send("tell", self._sql.tell, [channel, payload])
 
     def _beaten(self, rows: Rows) -> None:
-        self.beat_ok_at = time.monotonic()
-        self._beat_heard()
+        failpoint("beat.answered")
         decoded = [beat_row(cells) for cells in rows]
+        if not any(row.kind is Kind.UNKNOWN_WORKER for row in decoded):
+            self._renewed()
+        self._beat_heard()
         for row in decoded:
             if row.kind is Kind.CANCEL:
                 self._cancel(row)
             elif row.kind is Kind.MESSAGE and row.payload is not None:
                 self._message(row.payload, row.name)
-        self._spread(decoded, satisfied=False, now=self.beat_ok_at)
+        self._spread(decoded, satisfied=False, now=time.monotonic())
 
     def _maintained(self, rows: Rows) -> None:
-        decoded = [wide_row(cells) for cells in rows]
+        failpoint("maintain.answered")
+        self._prune_batch = min(self.config.prune_batch, self._prune_batch * 2)
+        decoded = [upkeep_row(cells) for cells in rows]
         claims = [row for row in decoded if row.kind is Kind.CLAIM]
         for row in decoded:
             if row.kind is Kind.UPKEEP and (row.priority or row.delivery):
@@ -481,6 +473,7 @@ class Node:
             "this worker's lease ran out; registering anew", extra={"action": "node.expired"}
         )
         self.worker_id = None
+        self.lease.bury()
 
     def leave(self) -> None:
         """Strike this worker off; for when nothing of it runs any more."""

@@ -18,6 +18,7 @@ from pgcelery.engine.client import Client
 from pgcelery.engine.database import Connections, load
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.exchange import Connection
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import NewJob
 
 _WAIT_S = 1.0  # for another process that fires the same schedule
@@ -70,10 +71,12 @@ class Slot:
         Raises:
             InvalidJob: Nothing was done; the slot can still be given up.
         """
+        failpoint("schedule.fires")
         existing = self._client.enqueue(jobs, conn=self._conn)
         query = load("schedules/fire", self._client.config.schema)
         self._conn.execute(query, {**self._key, "last_run_at": last_run_at})
         self.queues = {job.queue for job in jobs}
+        failpoint("schedule.fired")
         return existing
 
 
@@ -133,6 +136,7 @@ class Schedules:
             assert row is not None
             slot = Slot(self._client, conn, key, Standing(row[0], row[1]), row[2])
             yield slot
+        failpoint("schedule.committed")
         with suppress(DatabaseUnavailable):  # workers look by themselves, only later
             self._wake(slot.queues)
 

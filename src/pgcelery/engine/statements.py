@@ -17,7 +17,7 @@ from pgcelery.engine.arrays import (
     TimestampArray,
 )
 from pgcelery.engine.database import load
-from pgcelery.engine.job import Job, Outcome
+from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.link import Statement
 
 _INT4, _INT8, _FLOAT8, _TEXT, _JSONB = 23, 20, 701, 25, 3802
@@ -83,6 +83,15 @@ class Row(NamedTuple):
     delivery: int | None = None
     flags: int | None = None
     fed_by: str | None = None
+    worker: str | None = None  #: who had the run and fell silent
+    pid: int | None = None  #: of that one
+
+    @property
+    def silence(self) -> str:
+        """Say who fell silent."""
+        if self.worker is None:
+            return "its worker fell silent"
+        return f"worker {self.worker} (pid {self.pid}) fell silent"
 
 
 class Statements(NamedTuple):
@@ -98,7 +107,10 @@ class Statements(NamedTuple):
     leave: Statement
     reclaim: Statement
     unclaim: Statement
+    await_end: Statement
+    ended: Statement
     tell: Statement
+    limit: Statement
     listen: Statement
     enqueue: Statement
 
@@ -153,7 +165,10 @@ def statements(schema: str) -> Statements:
         leave=make("leave", _INT4),
         reclaim=make("reclaim", _INT4, BigintArray.oid),
         unclaim=make("unclaim", BigintArray.oid),
+        await_end=make("await_end", _INT8),
+        ended=make("ended", _TEXT, _INT8),
         tell=make("tell", _TEXT, _TEXT),
+        limit=make("limit", _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
         enqueue=Statement(b"enqueue", _numbered(load("jobs/enqueue", schema)), _JOB_COLUMNS),
     )
@@ -174,8 +189,8 @@ def _str(cell: bytes | None) -> str | None:
 
 
 def wide_row(cells: list[bytes | None]) -> Row:
-    """Read a row of step_v3 or, without its last column, maintain_v1."""
-    kind, job_id, token, queue_id, name, payload, priority, delivery, flags, *fed_by = cells
+    """Read a row of step_v3."""
+    kind, job_id, token, queue_id, name, payload, priority, delivery, flags, fed_by = cells
     return Row(
         Kind(_int(kind) or 0),
         _str(job_id),
@@ -186,8 +201,14 @@ def wide_row(cells: list[bytes | None]) -> Row:
         _int(priority),
         _int(delivery),
         _int(flags),
-        _str(fed_by[0]) if fed_by else None,
+        _str(fed_by),
     )
+
+
+def upkeep_row(cells: list[bytes | None]) -> Row:
+    """Read a row of maintain_v2."""
+    *wide, worker, pid = cells
+    return wide_row([*wide, None])._replace(worker=_str(worker), pid=_int(pid))
 
 
 def outcome_row(cells: list[bytes | None]) -> Row:
@@ -211,6 +232,12 @@ def beat_row(cells: list[bytes | None]) -> Row:
         None,
         _int(flags),
     )
+
+
+def ended_outcome(job: Job, cells: list[bytes | None]) -> Outcome:
+    """Read what a run is recorded to have come to."""
+    state, result = cells
+    return Outcome(job.id, job.token, State(_int(state) or 0), result)
 
 
 def job(row: Row, queue: str, ended: Mapping[str, Outcome] | None = None) -> Job:

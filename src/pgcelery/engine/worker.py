@@ -14,14 +14,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.failpoint import failpoint
+from pgcelery.engine.fence import Fence
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
 from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
-from pgcelery.engine.pool import ActiveJob, Pool, Unsure
+from pgcelery.engine.pool import ActiveJob, Cut, Doubtful, Pool, Unsure
 from pgcelery.engine.relay import Step, Terms
 from pgcelery.engine.statements import Flag, Row
 from pgcelery.engine.territory import OWN
@@ -83,6 +86,7 @@ class Worker:
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
         )
         self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
+        self._fenced = Fence(config, handler)
         self._how: How | None = None
         self._deadline: float | None = None
         self._recalled = False
@@ -239,7 +243,7 @@ class Worker:
         now = time.monotonic()
         want = self._want()
         tick_s = self.pool.tick()
-        timeout = self._node.wait_s(now, want)
+        timeout = min(self._node.wait_s(now, want), self._fenced.due_s(self._node, self._tokens))
         if tick_s is not None:
             timeout = min(timeout, tick_s)
         if self._how is not None and self._deadline is not None:
@@ -248,12 +252,12 @@ class Worker:
         for key, _ in self._selector.select(timeout):
             if key.fd == self._waker:
                 self._answer_calls()
+        self._fence()
         self._collect()
         self._node.advance(time.monotonic())
         if self._node.link.state is LinkState.OPEN:
             self._enter()
             self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
-        self._fence()
         self._allow()
         if self._tokens and time.monotonic() - self._swept_at >= _STALE_S:
             self._swept_at = time.monotonic()
@@ -261,6 +265,8 @@ class Worker:
 
     def _want(self) -> int:
         if self._how is not None or self._node.draining or not self._node.territory.queues:
+            return 0
+        if not self._node.lease.safe(time.monotonic()):
             return 0
         return self.pool.capacity()
 
@@ -312,11 +318,21 @@ class Worker:
     def _collect(self) -> None:
         now = time.monotonic()
         for what in self.pool.collect():
+            failpoint("outcome.received")
             if isinstance(what, Step):
                 self._tokens.pop(what.outcome.id, None)
                 self._recorded(what.outcome)
                 if what.job is not None:
                     self._begun([what.job])
+                continue
+            if isinstance(what, Cut):
+                self._tokens.pop(what.job.id, None)
+                if not self._fenced.gives_back(self._node, what):
+                    self._lose(what.job, what.why, now)
+                continue
+            if isinstance(what, Doubtful):
+                self._node.doubts.add(what.job.token, what.claim)
+                self._node.inquire(what.job, partial(self._judge, what))
                 continue
             if isinstance(what, Unsure):
                 self._node.doubts.add(what.outcome.token, what.claim)
@@ -327,7 +343,7 @@ class Worker:
     def _allow(self) -> None:
         """Say whether pool processes may claim what follows their jobs, and from which queues."""
         node = self._node
-        safe = time.monotonic() - node.beat_ok_at < self.config.lease_s * 0.8
+        safe = node.lease.safe(time.monotonic())
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
@@ -337,25 +353,24 @@ class Worker:
             self.pool.allow(None)
 
     def _fence(self) -> None:
-        """Begin nothing more when the lease may have run out: others may have it by now."""
-        config = self.config
-        if not self._tokens or time.monotonic() - self._node.beat_ok_at < config.lease_s * 0.8:
-            return
-        for job in self.pool.recall():
-            self._tokens.pop(job.id, None)
-            self._handler.finished(Outcome(job.id, job.token, State.AVAILABLE))
+        """Let go of what others may have by now, before the lease ends; see `engine.fence`.
+
+        Called before anything is read of the database: what waits there may be of long ago.
+        """
+        self._fenced.look(self._node, self.pool, self._tokens)
 
     # -- what the node tells --------------------------------------------------------------------
 
     def _claimed(self, claims: list[tuple[Job, Row]]) -> None:
+        failpoint("claim.received")
         now = time.monotonic()
         jobs = []
         for job, row in claims:
             flags = row.flags or 0
-            if job.lost:
-                self._lose(job, Lost("worker_lost", "its worker fell silent"), now)
-            elif flags & Flag.CANCELLED:
-                self._lose(job, Lost("cancelled", "cancelled before it began"), now)
+            if flags & Flag.CANCELLED:
+                self._lose(job, Lost("cancelled", "cancelled"), now)
+            elif job.lost:
+                self._lose(job, Lost("worker_lost", row.silence, row.pid), now)
             elif flags & Flag.NO_SLOT:
                 self._lose(job, Lost("no_slot", "no slot of its limit was free"), now)
             elif flags & Flag.REPLACED:
@@ -375,6 +390,13 @@ class Worker:
             self._handler.received(jobs)
         except Exception:  # hearing of jobs must not keep them from running
             logger.exception("handler.received failed", extra={"action": "worker.received"})
+
+    def _judge(self, what: Doubtful, recorded: Outcome | None) -> None:
+        self._tokens.pop(what.job.id, None)
+        if recorded is None:
+            self._lose(what.job, what.why, time.monotonic())
+        else:
+            self._recorded(recorded)
 
     def _lose(self, job: Job, why: Lost, now: float) -> None:
         self._node.put(self._verdict(job, why), now)

@@ -211,9 +211,10 @@ class Workflows:
             "edge_children": TextArray.of([child for _, child in edges]),
         }
         # Not repeated when the answer got lost: these jobs may have ended once more by then.
-        with self._connections.lend() as conn, conn.transaction():
-            query = load("workflows/replay", self.config.schema)
-            row = conn.execute(query, params, binary=True).fetchone()
+        query = load("workflows/replay", self.config.schema)
+        row = self._connections.transact(
+            lambda conn: conn.execute(query, params, binary=True).fetchone()
+        )
         assert row is not None
         refused, woken = row
         if refused is not None:

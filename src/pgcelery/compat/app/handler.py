@@ -10,7 +10,7 @@ from typing import Any
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from pgcelery.compat import signals
+from pgcelery.compat import signals, states
 from pgcelery.compat._state import _set_task_join_will_block
 from pgcelery.compat.app import lost, notes, trace
 from pgcelery.compat.app import running as runs
@@ -107,14 +107,25 @@ class TaskHandler:
         """End a run that could not say its own outcome."""
         return lost.outcome(Delivery(self, job), why)
 
+    def repeats(self, job: Job) -> bool:
+        """Tell whether a task that has begun may run again: whether it is acknowledged late."""
+        task = self.app.tasks.get(job.name)
+        return bool(task is not None and task.acks_late)
+
     def interrupted(self, job: Job, limit_s: float) -> None:
         """Log that a run's soft time limit has passed."""
         lost.soft_limit_passed(Delivery(self, job), limit_s)
 
     def late(self, outcome: Outcome, reason: str) -> None:
-        """Log that what a run came to was refused."""
+        """Log, and send ``task_late``: what a run came to was refused."""
         logger.warning(
             "The outcome of task %s came too late and was not recorded: %s", outcome.id, reason
+        )
+        signals.task_late.send(
+            sender=self.consumer,
+            task_id=outcome.id,
+            state=states.from_engine(outcome.state),
+            reason=reason,
         )
 
     def finished(self, outcome: Outcome) -> None:

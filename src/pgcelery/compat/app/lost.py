@@ -58,7 +58,7 @@ def outcome(delivery: Delivery, why: Lost) -> Outcome:
         return failure(delivery, TimeLimitExceeded(limit))
     if why.kind == "shutdown" and late:
         return redelivery(job, counted=False)
-    exc = WorkerLostError(f"Worker exited prematurely: {why.detail or 'unknown'}.")
+    exc = WorkerLostError(f"Worker exited prematurely: {_story(delivery, why)}.")
     # "worker_lost" comes when the deliveries are used up; the others are of this one run.
     if task is not None and why.kind != "worker_lost":
         again = _try_again(delivery, exc)
@@ -66,6 +66,14 @@ def outcome(delivery: Delivery, why: Lost) -> Outcome:
             return again
     logger.error("Task handler raised error: %r", exc)
     return failure(delivery, exc, hooks=False)
+
+
+def _story(delivery: Delivery, why: Lost) -> str:
+    """Say how a process was lost, whose it was, and how often this happened to the task."""
+    detail, times = why.detail or "unknown", delivery.job.delivery
+    if why.pid is not None and why.kind != "worker_lost":  # which says who it was itself
+        detail += f" in pid {why.pid} of {delivery.handler.hostname}"
+    return f"{detail}; it was delivered {times} times" if times > 1 else detail
 
 
 def soft_limit_passed(delivery: Delivery, limit_s: float) -> None:

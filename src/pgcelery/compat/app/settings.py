@@ -415,8 +415,9 @@ def mention_ignored(conf: Settings) -> None:
         )
 
 
-#: settings that Celery has not, by the field of `EngineConfig` that they set; seconds
+#: settings that Celery has not, by the field of `EngineConfig` that they set
 _OWN = {
+    "worker_lease_lost": "lease_lost",
     "worker_priority_patience": "patience_s",
     "worker_placement_grace": "placement_grace_s",
 }
@@ -427,7 +428,7 @@ def engine_config(conf: Settings) -> EngineConfig:
     """Make the engine's configuration.
 
     Keys of `broker_transport_options` that are fields of `EngineConfig` (``schema``, ``lease_s``,
-    ``listen``, ...) set these; so do ``worker_priority_patience`` and ``worker_placement_grace``.
+    ``listen``, ...) set these; so do the settings in `_OWN`.
 
     Raises:
         ImproperlyConfigured: The broker is not one that pgcelery can use, or a value does not fit.

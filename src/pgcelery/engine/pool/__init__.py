@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from pgcelery.engine.pool.base import ActiveJob, Pool, Unsure
+from pgcelery.engine.pool.base import ActiveJob, Cut, Doubtful, Pool, Unsure
 from pgcelery.engine.pool.prefork import PreforkPool
 from pgcelery.engine.pool.solo import SoloPool
 from pgcelery.engine.pool.threads import ThreadPool
 
-__all__ = ["ActiveJob", "Pool", "PreforkPool", "SoloPool", "ThreadPool", "Unsure"]
+__all__ = [
+    "ActiveJob",
+    "Cut",
+    "Doubtful",
+    "Pool",
+    "PreforkPool",
+    "SoloPool",
+    "ThreadPool",
+    "Unsure",
+]

@@ -5,11 +5,11 @@ One thread, the node's, calls everything here, and nothing blocks it but `Pool.s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.job import Handler, Job, Outcome
+from pgcelery.engine.job import Handler, Job, Lost, Outcome
 from pgcelery.engine.relay import Step, Terms
 
 
@@ -29,6 +29,27 @@ class Unsure(NamedTuple):
 
     outcome: Outcome
     claim: int
+
+
+class Doubtful(NamedTuple):
+    """A job whose process died while it was recording the end of it, as a `relay.Step`.
+
+    It may be recorded, with a claim of what comes next under a token; or it was lost.
+    """
+
+    job: Job
+    why: Lost
+    claim: int
+
+
+class Cut(NamedTuple):
+    """A job whose process was killed by `Pool.cut`; nobody has judged it."""
+
+    job: Job
+    why: Lost  #: of kind ``lease_lost``
+
+
+Result = Outcome | Step | Unsure | Doubtful | Cut
 
 
 class Pool(Protocol):
@@ -74,7 +95,7 @@ class Pool(Protocol):
         """Name descriptors that become readable when `collect` should be called."""
         ...
 
-    def collect(self) -> Sequence[Outcome | Step | Unsure]:
+    def collect(self) -> Sequence[Result]:
         """Give the outcomes that are there, also of jobs whose run was lost."""
         ...
 
@@ -103,6 +124,14 @@ class Pool(Protocol):
 
         Returns:
             Whether anything was done; False for an unknown job or a pool without processes.
+        """
+        ...
+
+    def cut(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Kill the processes of wanted jobs that run, now; `collect` gives a `Cut` of each.
+
+        Returns:
+            Those that were killed by this call; none where there are no processes.
         """
         ...
 

@@ -51,6 +51,7 @@ from types import FrameType
 from typing import NamedTuple, NoReturn
 
 from pgcelery.engine.config import EngineConfig
+from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import (
     Handler,
     Job,
@@ -211,6 +212,7 @@ class Child:
         while following is not None:
             job = following
             outcome, fault, took_ns = self._work(job)
+            failpoint("child.ended")
             reason = self._worn_out()
             if outcome is None:
                 self._say(FAULT, fault, took_ns)
@@ -221,6 +223,7 @@ class Child:
                 following = self._go_on(self._relay, job, outcome, took_ns)
             else:
                 self._say(OUTCOME, dump_outcome(outcome), took_ns)
+                failpoint("child.told")
         return reason
 
     def _go_on(self, relay: Relay, job: Job, outcome: Outcome, took_ns: int) -> Job | None:
@@ -235,6 +238,7 @@ class Child:
             and not self._permit_lies.poll(0)  # others wait here; and see `Page`
             and (terms := self._page.terms()) is not None
         ):
+            failpoint("relay.begins")
             try:
                 step = (
                     relay.step(job, outcome, terms, self._prepare)
@@ -246,7 +250,9 @@ class Child:
         if step is None:
             self._say(kind, dump_outcome(outcome), took_ns)
         else:
+            failpoint("relay.committed")
             self._say(WENT_ON, dump_step(step), took_ns)
+            failpoint("relay.told")
         self._page.relaying = False
         if step is None or step.job is None:
             return None
@@ -260,6 +266,7 @@ class Child:
 
     def _work(self, job: Job) -> tuple[Outcome | None, bytes, int]:
         """Run a job; its outcome or a traceback, and how long it took."""
+        failpoint("child.opens")
         self._token = job.token
         began_ns = time.perf_counter_ns()
         outcome, fault = None, b""

@@ -11,9 +11,9 @@ from math import inf
 from typing import NoReturn
 
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.job import Handler, Job, Lost, Outcome, load_outcome
+from pgcelery.engine.job import Handler, Job, Lost, load_outcome
 from pgcelery.engine.pool import child as wire
-from pgcelery.engine.pool.base import ActiveJob, Unsure
+from pgcelery.engine.pool.base import ActiveJob, Cut, Doubtful, Result, Unsure
 from pgcelery.engine.pool.feed import Feed
 from pgcelery.engine.pool.process import ChildProcess, Entry
 from pgcelery.engine.relay import Step, Terms
@@ -48,7 +48,7 @@ class Crew:
         self.size = size
         self.handler: Handler | None = None
         self.children: list[ChildProcess] = []
-        self.outcomes: list[Outcome | Step | Unsure] = []
+        self.outcomes: list[Result] = []
         self.relay: EngineConfig | None = None
         self.terms: Terms | None = None
         self.cut_off: list[ActiveJob] = []  #: what ran when the crew was dismissed
@@ -247,7 +247,13 @@ class Crew:
             else:
                 why = entry.verdict or Lost("child_lost", child.how_it_ended())
                 signum = -child.exitcode if child.exitcode and child.exitcode < 0 else None
-                self.lose(entry.job, why._replace(pid=child.pid, signum=signum), claim)
+                why = why._replace(pid=child.pid, signum=signum)
+                if why.kind == "lease_lost":
+                    self.outcomes.append(Cut(entry.job, why))
+                elif claim is not None and child.relaying:
+                    self.outcomes.append(Doubtful(entry.job, why, claim))
+                else:
+                    self.lose(entry.job, why, claim)
             claim = None
         child.entries.clear()
         self._feed.take_back(back)

@@ -128,6 +128,10 @@ class LocalPool:
         self._made += [self._lose(job, Lost("cancelled")) for job in jobs]
         return bool(jobs)
 
+    def cut(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Do nothing: threads cannot be killed."""
+        return []
+
     def _run(self, job: Job) -> None:
         """Run one job in the calling thread and post its outcome."""
         assert self._handler is not None, "start() comes first"

@@ -16,15 +16,16 @@ from math import inf
 from typing import NamedTuple
 
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.job import Handler, Job, Lost, Outcome
-from pgcelery.engine.pool.base import ActiveJob, Unsure
+from pgcelery.engine.job import Handler, Job, Lost
+from pgcelery.engine.pool.base import ActiveJob, Result
 from pgcelery.engine.pool.child import Wear
 from pgcelery.engine.pool.crew import Crew
 from pgcelery.engine.pool.feed import Feed
 from pgcelery.engine.pool.process import ChildProcess, Entry
-from pgcelery.engine.relay import Step, Terms
+from pgcelery.engine.relay import Terms
 
 _BLIND_S = 0.05  #: between two looks at a child that has no pidfd
+_LEASE_LOST = "the worker could not renew its lease in time"
 _PATIENCE = 3  #: windows that a job waits in a child before it is taken back
 
 
@@ -125,7 +126,7 @@ class PreforkPool:
         """Name the one descriptor that stands for those of all children."""
         return [self._crew.fileno()]
 
-    def collect(self) -> list[Outcome | Step | Unsure]:
+    def collect(self) -> list[Result]:
         """Give the outcomes that are there, and refill the children from the backlog."""
         self._crew.poll()
         now = time.monotonic()
@@ -182,6 +183,23 @@ class PreforkPool:
         for job in jobs:
             self._crew.lose(job, Lost("cancelled"))
         return bool(jobs)
+
+    def cut(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Kill the children at wanted jobs, now."""
+        self._crew.poll()
+        cut = []
+        for child in self._crew.children:
+            if not child.entries or child.entries[0].verdict is not None:
+                continue
+            if not wanted(child.entries[0].job):
+                continue
+            running = self._crew.isolate(child)
+            if running is not None and wanted(running.job):
+                self._condemn(child, running, Lost("lease_lost", _LEASE_LOST), signal.SIGKILL)
+                cut.append(running.job)
+            else:
+                self._crew.release(child)  # it says in a moment what it is at
+        return cut
 
     def grow(self, n: int) -> None:
         """Add `n` children."""
