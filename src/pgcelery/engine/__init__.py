@@ -12,6 +12,7 @@ from pgcelery.engine.errors import (
     EmbeddedServerError,
     EngineError,
     InvalidJob,
+    NotCurrent,
     NotEnded,
     PoolTimeout,
     SchemaMismatch,
@@ -24,14 +25,17 @@ from pgcelery.engine.job import (
     Lost,
     NewJob,
     Outcome,
+    Recorded,
     Run,
     State,
     StoredResult,
     Strategy,
     Unique,
+    Unrecorded,
 )
 from pgcelery.engine.limits import LimitChange, LimitInfo, LimitValues
 from pgcelery.engine.stream import EventReader, EventWriter
+from pgcelery.engine.transaction import Transaction, Transactions
 from pgcelery.engine.why import Holder, LineState, Parent, ServingWorker, Why
 from pgcelery.engine.worker import Worker
 from pgcelery.engine.workflows import Member, Rerun, WorkflowInfo, WorkflowJobs
@@ -57,11 +61,13 @@ __all__ = [
     "Lost",
     "Member",
     "NewJob",
+    "NotCurrent",
     "NotEnded",
     "Outcome",
     "Parent",
     "PoolTimeout",
     "QueueCounts",
+    "Recorded",
     "Rerun",
     "Run",
     "SchemaMismatch",
@@ -69,8 +75,11 @@ __all__ = [
     "State",
     "StoredResult",
     "Strategy",
+    "Transaction",
+    "Transactions",
     "Unique",
     "UnknownQueue",
+    "Unrecorded",
     "Why",
     "Worker",
     "WorkerInfo",

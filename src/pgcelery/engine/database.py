@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql as pgsql
@@ -24,6 +24,7 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, PoolTimeout, SchemaMismatch
 
 Connection = psycopg.Connection[TupleRow]
+ConnectionT = TypeVar("ConnectionT", bound=Connection)
 
 _UNAVAILABLE = (
     psycopg.OperationalError,
@@ -50,8 +51,17 @@ def connect(config: EngineConfig, *, autocommit: bool = True) -> Connection:
     Raises:
         DatabaseUnavailable: The server cannot be reached or refuses; trying again can help.
     """
+    return connect_as(Connection, config, autocommit=autocommit)
+
+
+def connect_as(kind: type[ConnectionT], config: EngineConfig, *, autocommit: bool) -> ConnectionT:
+    """Open one that is of a class made of psycopg's.
+
+    Raises:
+        DatabaseUnavailable: The server cannot be reached or refuses; trying again can help.
+    """
     try:
-        conn = psycopg.connect(
+        conn = kind.connect(
             config.dsn,
             autocommit=autocommit,
             connect_timeout=max(1, round(config.connect_timeout_s)),

@@ -6,6 +6,7 @@
     ├── DatabaseUnavailable   no connection, or it broke; trying again can help
     ├── SchemaMismatch        the database's schema is older, or newer and breaking
     ├── InvalidJob            a job that the database could not hold; nothing was written
+    ├── NotCurrent            a run has lost its job; nothing of it was recorded
     ├── NotEnded              a job that is to run again has not ended; nothing was done
     ├── UnknownQueue          no queue of that name; nothing was done
     ├── EmbeddedServerError   the embedded PostgreSQL could not be started
@@ -29,6 +30,10 @@ class SchemaMismatch(EngineError):
 
 class InvalidJob(EngineError, ValueError):
     """A job that the database could not hold: too long, or text with NUL. Nothing was written."""
+
+
+class NotCurrent(EngineError):
+    """A run's token is not current any more. What it did in its transaction is not there."""
 
 
 class NotEnded(EngineError):
