@@ -17,7 +17,9 @@ from pgcelery.engine.errors import (
     PoolTimeout,
     SchemaMismatch,
     UnknownQueue,
+    WrongDatabase,
 )
+from pgcelery.engine.inside import is_driver_connection
 from pgcelery.engine.job import (
     Gate,
     Handler,
@@ -85,4 +87,6 @@ __all__ = [
     "WorkerInfo",
     "WorkflowInfo",
     "WorkflowJobs",
+    "WrongDatabase",
+    "is_driver_connection",
 ]

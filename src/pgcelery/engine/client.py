@@ -13,16 +13,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
-import psycopg
 from psycopg.rows import TupleRow
 
-from pgcelery.engine import arrays, schema
+from pgcelery.engine import schema
 from pgcelery.engine.arrays import ByteaArray, TextArray
 from pgcelery.engine.columns import QueueKey, check, check_name, columns, queue_key
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connections, load, translated
+from pgcelery.engine.database import Connections, load
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
+from pgcelery.engine.inside import Inside
 from pgcelery.engine.job import NewJob, State, StoredResult
 from pgcelery.engine.limits import Limits
 from pgcelery.engine.queues import Queues
@@ -88,6 +88,7 @@ class Client(Workflows, Queues, Limits, Waiting):
         self.config = config
         self._connections = Connections(config)
         self._ears = Ears(config)
+        self._inside = Inside(config, self._connections)
         self._queue_ids: dict[str, int] = {}
         self._place_ids: dict[QueueKey, int] = {}
         self._told_at: dict[int, float] = {}
@@ -111,16 +112,14 @@ class Client(Workflows, Queues, Limits, Waiting):
 
     # -- jobs -----------------------------------------------------------------------------------
 
-    def enqueue(
-        self, jobs: Sequence[NewJob], *, conn: psycopg.Connection[Any] | None = None
-    ) -> dict[str, str]:
+    def enqueue(self, jobs: Sequence[NewJob], *, conn: Any = None) -> dict[str, str]:
         """Insert jobs, all or none, and wake workers once that has committed.
 
         Args:
             jobs: Parents of a job must be in the same call, or an open latch.
-            conn: A psycopg connection of the caller, whose transaction the jobs then belong to:
-                workers see them if and only if it commits. It is neither committed nor rolled
-                back here, and workers notice at their next poll.
+            conn: A psycopg or psycopg2 connection of the caller, whose transaction the jobs then
+                belong to: workers see them, and hear of them, if and only if it commits. It is
+                neither committed nor rolled back here.
 
         Returns:
             Jobs that were not created, each with who is there: its own id, if that existed already,
@@ -128,6 +127,8 @@ class Client(Workflows, Queues, Limits, Waiting):
 
         Raises:
             InvalidJob: Nothing was written.
+            TypeError: `conn` is of another kind; nothing was written.
+            WrongDatabase: `conn` is connected to another database; nothing was written.
             DatabaseUnavailable: Nothing was written, or, if the connection broke in the commit,
                 everything was; sending the same jobs again is safe.
         """
@@ -135,12 +136,12 @@ class Client(Workflows, Queues, Limits, Waiting):
             return {}
         for job in jobs:
             check(job, self.config.max_payload_bytes)
+        if conn is not None:
+            self._inside.check(conn)
         queue_ids = self.intern_places({queue_key(job) for job in jobs})
         query = load("jobs/enqueue", self.config.schema)
         if conn is not None:
-            with translated(), conn.cursor() as cursor:
-                arrays.register(cursor.adapters)
-                return _existing(cursor.execute(query, columns(jobs, queue_ids)).fetchall())
+            return _existing([self._inside.enqueue(conn, jobs, queue_ids)])
         woken = self._quiet({queue_ids[queue_key(job)] for job in jobs if not job.parents})
         if len(jobs) <= _BATCH or any(job.parents for job in jobs):
             small = sum(_ROW_BYTES + len(job.payload) for job in jobs) <= _ALONG_BYTES

@@ -9,6 +9,7 @@
     ├── NotCurrent            a run has lost its job; nothing of it was recorded
     ├── NotEnded              a job that is to run again has not ended; nothing was done
     ├── UnknownQueue          no queue of that name; nothing was done
+    ├── WrongDatabase         a connection of the sender's to another database; nothing was done
     ├── EmbeddedServerError   the embedded PostgreSQL could not be started
     └── PoolTimeout           no free connection in time; trying again can help
 """
@@ -42,6 +43,10 @@ class NotEnded(EngineError):
 
 class UnknownQueue(EngineError, LookupError):
     """There is no queue of that name. Nothing was done."""
+
+
+class WrongDatabase(EngineError, ValueError):
+    """A connection to send on is connected to another database. Nothing was done."""
 
 
 class EmbeddedServerError(EngineError):
