@@ -96,7 +96,7 @@ class Transactions:
             except IndexError:
                 conn, reused = self._connect(), False
             try:
-                with _unavailable(), conn.pipeline():  # one round trip
+                with _unavailable(conn), conn.pipeline():  # one round trip
                     conn.execute(load("runs/begin", self.config.schema), [str(token)])
             except DatabaseUnavailable:
                 conn.close()
@@ -170,7 +170,7 @@ class Transaction:
         """
         params = self._owner.record_params(job, outcome)
         query = load("runs/record", self._owner.config.schema)
-        with _unavailable():
+        with _unavailable(self.connection):
             cursor = psycopg.RawCursor(self.connection, row_factory=tuple_row)
             try:
                 rows = cursor.execute(query, params).fetchall()
@@ -201,9 +201,11 @@ class Transaction:
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def _unavailable(conn: RunConnection) -> Iterator[None]:
     """Turn what trying again can mend into the engine's error."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-        raise DatabaseUnavailable(str(exc).strip()) from exc
+    except psycopg.Error as exc:
+        if conn.closed or isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
+            raise DatabaseUnavailable(str(exc).strip()) from exc
+        raise
