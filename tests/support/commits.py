@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.relays import Proxy
 
@@ -25,6 +27,11 @@ class CommitProxy(Proxy):
         self.at_commit = ""
         super().__init__(dsn, folder)
 
+    @property
+    def url(self) -> str:
+        """The DSN as a URL."""
+        return "postgresql:///?" + urlencode(conninfo_to_dict(self.dsn), quote_via=quote)
+
     def _pump(self, word: str, source: socket.socket, sink: socket.socket) -> None:
         super()._pump(word, _Watched(self, source) if word == "requests" else source, sink)
 
@@ -35,7 +42,7 @@ class _Watched:
 
     def recv(self, size: int) -> bytes:
         data = self.source.recv(size)
-        if b"COMMIT" in data and self.proxy.at_commit:
+        if b"COMMIT\0" in data and self.proxy.at_commit:
             self.proxy.lose, self.proxy.at_commit = self.proxy.at_commit, ""
         return data
 
