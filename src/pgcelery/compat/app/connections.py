@@ -27,7 +27,7 @@ def driver_connection(given: Any) -> Any:
     if hasattr(given, "ensure_connection"):  # Django's wrapper
         given.ensure_connection()
         found = given.connection
-    elif hasattr(given, "sync_session") or hasattr(given, "sync_connection"):
+    elif type(given).__name__.startswith("Async"):  # psycopg's, SQLAlchemy's
         raise TypeError(
             f"conn must not be asynchronous, as {type(given).__name__} is: nothing here awaits"
         )
@@ -35,6 +35,8 @@ def driver_connection(given: Any) -> Any:
         # A session's `connection()` gives its connection, whose `connection` is the pool's; a
         # cursor's is the driver's.
         inner = given.connection() if callable(getattr(given, "connection", None)) else given
+        if hasattr(inner, "in_transaction") and not inner.in_transaction():
+            inner.begin()  # as a statement of its own would: else its commit() commits nothing
         found = getattr(inner, "connection", None)
         found = getattr(found, "driver_connection", found)
     if not is_driver_connection(found):
