@@ -34,7 +34,7 @@ def together(app: Any, workflow: str) -> Iterator[list[NewJob]]:
 
 
 def inside(apply_async: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a canvas be sent in the transaction of ``conn`` or ``using``; no part of it keeps that."""
+    """Let a canvas be sent in the transaction of ``conn`` or ``using``; no part keeps that."""
 
     @wraps(apply_async)
     def send(canvas: Any, *args: Any, conn: Any = None, using: Any = None, **options: Any) -> Any:
