@@ -12,11 +12,14 @@ from pgcelery.engine.errors import (
     EmbeddedServerError,
     EngineError,
     InvalidJob,
+    NotCurrent,
     NotEnded,
     PoolTimeout,
     SchemaMismatch,
     UnknownQueue,
+    WrongDatabase,
 )
+from pgcelery.engine.inside import is_driver_connection
 from pgcelery.engine.job import (
     Gate,
     Handler,
@@ -24,14 +27,17 @@ from pgcelery.engine.job import (
     Lost,
     NewJob,
     Outcome,
+    Recorded,
     Run,
     State,
     StoredResult,
     Strategy,
     Unique,
+    Unrecorded,
 )
 from pgcelery.engine.limits import LimitChange, LimitInfo, LimitValues
 from pgcelery.engine.stream import EventReader, EventWriter
+from pgcelery.engine.transaction import Transaction, Transactions
 from pgcelery.engine.why import Holder, LineState, Parent, ServingWorker, Why
 from pgcelery.engine.worker import Worker
 from pgcelery.engine.workflows import Member, Rerun, WorkflowInfo, WorkflowJobs
@@ -57,11 +63,13 @@ __all__ = [
     "Lost",
     "Member",
     "NewJob",
+    "NotCurrent",
     "NotEnded",
     "Outcome",
     "Parent",
     "PoolTimeout",
     "QueueCounts",
+    "Recorded",
     "Rerun",
     "Run",
     "SchemaMismatch",
@@ -69,11 +77,16 @@ __all__ = [
     "State",
     "StoredResult",
     "Strategy",
+    "Transaction",
+    "Transactions",
     "Unique",
     "UnknownQueue",
+    "Unrecorded",
     "Why",
     "Worker",
     "WorkerInfo",
     "WorkflowInfo",
     "WorkflowJobs",
+    "WrongDatabase",
+    "is_driver_connection",
 ]

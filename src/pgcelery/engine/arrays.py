@@ -8,8 +8,8 @@ the type of, so it can be a parameter of a cursor as well as of a bare libpq cal
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Self
 
 import psycopg
@@ -146,6 +146,42 @@ def timestamp(value: datetime) -> int:
     """Microseconds from PostgreSQL's epoch to an aware time."""
     delta = value - _EPOCH
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def literal(array: Array) -> str:
+    """Write an array as text, for drivers that take no binary parameters."""
+    read, elements, at = _READERS[array.element_oid], [], _HEADER.size
+    while at < len(array):
+        (length,) = _UNPACK_LENGTH(array, at)
+        at += 4
+        if length < 0:
+            elements.append("NULL")
+        else:
+            text = read(array[at : at + length])
+            at += length
+            elements.append('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
+    return "{" + ",".join(elements) + "}"
+
+
+def _int(data: bytes) -> str:
+    return str(int.from_bytes(data, "big", signed=True))
+
+
+def _time(data: bytes) -> str:
+    moment = _EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+    return moment.isoformat()
+
+
+_READERS: dict[int, Callable[[bytes], str]] = {
+    TextArray.element_oid: bytes.decode,
+    ByteaArray.element_oid: lambda data: "\\x" + data.hex(),
+    SmallintArray.element_oid: _int,
+    IntegerArray.element_oid: _int,
+    BigintArray.element_oid: _int,
+    DoubleArray.element_oid: lambda data: repr(struct.unpack(">d", data)[0]),
+    BooleanArray.element_oid: lambda data: "t" if data[0] else "f",
+    TimestampArray.element_oid: _time,
+}
 
 
 class _ArrayDumper(Dumper):

@@ -12,19 +12,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
-import psycopg
 from psycopg.rows import TupleRow
 
-from pgcelery.engine import arrays, schema
+from pgcelery.engine import schema
 from pgcelery.engine.arrays import ByteaArray, TextArray
 from pgcelery.engine.columns import QueueKey, check, check_name, columns, queue_key
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connections, load, outlived, translated
+from pgcelery.engine.database import Connections, load, outlived
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.exchange import Connection
 from pgcelery.engine.failpoint import failpoint
+from pgcelery.engine.inside import Inside
 from pgcelery.engine.job import NewJob, State, StoredResult
+from pgcelery.engine.latches import Latches
 from pgcelery.engine.limits import Limits
 from pgcelery.engine.queues import Queues
 from pgcelery.engine.statements import statements
@@ -77,7 +78,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client(Workflows, Queues, Limits, Waiting):
+class Client(Workflows, Latches, Queues, Limits, Waiting):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):
@@ -89,6 +90,7 @@ class Client(Workflows, Queues, Limits, Waiting):
         self.config = config
         self._connections = Connections(config)
         self._ears = Ears(config)
+        self._inside = Inside(config, self._connections)
         self._queue_ids: dict[str, int] = {}
         self._place_ids: dict[QueueKey, int] = {}
         self._told_at: dict[int, float] = {}
@@ -113,16 +115,14 @@ class Client(Workflows, Queues, Limits, Waiting):
 
     # -- jobs -----------------------------------------------------------------------------------
 
-    def enqueue(
-        self, jobs: Sequence[NewJob], *, conn: psycopg.Connection[Any] | None = None
-    ) -> dict[str, str]:
+    def enqueue(self, jobs: Sequence[NewJob], *, conn: Any = None) -> dict[str, str]:
         """Insert jobs, all or none, and wake workers once that has committed.
 
         Args:
             jobs: Parents of a job must be in the same call, or an open latch.
-            conn: A psycopg connection of the caller, whose transaction the jobs then belong to:
-                workers see them if and only if it commits. It is neither committed nor rolled
-                back here, and workers notice at their next poll.
+            conn: A psycopg or psycopg2 connection of the caller, whose transaction the jobs then
+                belong to: workers see them, and hear of them, if and only if it commits. It is
+                neither committed nor rolled back here.
 
         Returns:
             Jobs that were not created, each with who is there: its own id, if that existed already,
@@ -130,6 +130,8 @@ class Client(Workflows, Queues, Limits, Waiting):
 
         Raises:
             InvalidJob: Nothing was written.
+            TypeError: `conn` is of another kind; nothing was written.
+            WrongDatabase: `conn` is connected to another database; nothing was written.
             DatabaseUnavailable: Nothing was written, or, if the connection broke in the commit,
                 everything was; sending the same jobs again is safe.
         """
@@ -137,13 +139,13 @@ class Client(Workflows, Queues, Limits, Waiting):
             return {}
         for job in jobs:
             check(job, self.config.max_payload_bytes)
+        if conn is not None:
+            self._inside.check(conn)
         queue_ids = self.intern_places({queue_key(job) for job in jobs})
         query = load("jobs/enqueue", self.config.schema)
         failpoint("enqueue.begins")
         if conn is not None:
-            with translated(), conn.cursor() as cursor:
-                arrays.register(cursor.adapters)
-                return _existing(cursor.execute(query, columns(jobs, queue_ids)).fetchall())
+            return _existing([self._inside.enqueue(conn, jobs, queue_ids)])
         woken = self._quiet({queue_ids[queue_key(job)] for job in jobs if not job.parents})
         if len(jobs) <= _BATCH or any(job.parents for job in jobs):
             existing = self._enqueue_at_once(jobs, queue_ids, woken)
@@ -183,40 +185,6 @@ class Client(Workflows, Queues, Limits, Waiting):
             return existing
 
         return self._connections.transact(insert)
-
-    def open_latch(self, id: str) -> None:
-        """Make something that jobs can be parents of, one call after the other (`NewJob.joins`).
-
-        What waits for it goes on when it is closed and all that joined it have ended.
-        """
-        self._run("latches/open", {"id": check_name("id", id)})
-        failpoint("latch.opened")
-
-    def close_latch(self, id: str, jobs: Sequence[NewJob]) -> dict[str, str]:
-        """Enqueue jobs, which may have the latch as their parent, and let nothing join any more.
-
-        All or nothing; raises and returns what `enqueue` does.
-        """
-        self.intern_places({queue_key(job) for job in jobs})
-        failpoint("latch.closes")
-        query = load("latches/close", self.config.schema)
-
-        def close(conn: Connection) -> tuple[dict[str, str], TupleRow | None]:
-            return self.enqueue(jobs, conn=conn), conn.execute(query, {"id": id}).fetchone()
-
-        existing, row = self._connections.transact(close)
-        failpoint("latch.closed")
-        for queue_id in row[0] if row else ():
-            self._connections.run(*self._telling(queue_id))
-        return existing
-
-    def drop_latch(self, id: str) -> None:
-        """Forget a latch that will not be closed; jobs that joined it run all the same."""
-        self._run("latches/drop", {"id": id})
-
-    def join(self, ids: Sequence[str], place: str) -> None:
-        """Do at once what `NewJob.joins` does, for jobs to be enqueued later as `awaited`."""
-        self._run("jobs/join", {"ids": TextArray.of(list(ids)), "place": place})
 
     def intern(self, names: Collection[str]) -> dict[str, int]:
         """Give queue names their ids, making queues that are missing; cached for good.

@@ -30,6 +30,7 @@ from pgcelery.engine.link import Rows
 from pgcelery.engine.tcp import tcp_options
 
 T = TypeVar("T")
+ConnectionT = TypeVar("ConnectionT", bound=psycopg.Connection[TupleRow])
 
 #: SQLSTATEs that say that this server, or this connection, is not the one to talk to: it goes down
 #: or comes up, is full, or only reads because another one is the primary now
@@ -67,8 +68,17 @@ def connect(config: EngineConfig, *, autocommit: bool = True) -> Connection:
     Raises:
         DatabaseUnavailable: The server cannot be reached or refuses; trying again can help.
     """
+    return connect_as(Connection, config, autocommit=autocommit)
+
+
+def connect_as(kind: type[ConnectionT], config: EngineConfig, *, autocommit: bool) -> ConnectionT:
+    """Open one that is of a class made of psycopg's.
+
+    Raises:
+        DatabaseUnavailable: The server cannot be reached or refuses; trying again can help.
+    """
     try:
-        conn = Connection.connect(
+        conn = kind.connect(
             config.dsn,
             autocommit=autocommit,
             connect_timeout=max(1, round(config.connect_timeout_s)),

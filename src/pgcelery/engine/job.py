@@ -7,6 +7,7 @@ means is its sender's business. Ids, names and queue names are the application's
 from __future__ import annotations
 
 import marshal
+from collections.abc import Callable
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -182,7 +183,8 @@ class Outcome(NamedTuple):
         id: The job's.
         token: The run's; when it is no longer current the outcome is refused and kept as *late*.
         state: COMPLETED, FAILED or CANCELLED end the job. RETRYABLE reschedules it by `delay_s`
-            or `due_at`. AVAILABLE gives it back; it then counts as a delivery only if `counted`.
+            or `due_at`. AVAILABLE gives it back, after `delay_s` if that is set; it then counts as
+            a delivery only if `counted`.
             WAITING parks it: the run is over, and a follow-up, of this outcome or of a later one,
             goes on with the id.
         result: Opaque bytes kept for whoever asks; None keeps none.
@@ -218,6 +220,21 @@ class Outcome(NamedTuple):
     follow_ups: tuple[NewJob, ...] = ()
 
 
+class Recorded(NamedTuple):
+    """An outcome that the run has recorded itself, and whom that concerns."""
+
+    outcome: Outcome
+    #: kind, job id, queue id, name: rows of `statements.Kind` for the node to spread
+    news: tuple[tuple[int, str | None, int | None, str | None], ...] = ()
+
+
+class Unrecorded(NamedTuple):
+    """What a run comes to that records its outcome itself."""
+
+    #: does so, where nothing interrupts it any more; what it gives instead is recorded as usual
+    record: Callable[[], Recorded | Outcome]
+
+
 class StoredResult(NamedTuple):
     """What is known of a job that has a result row."""
 
@@ -235,9 +252,15 @@ class Run(Protocol):
     #: seconds after which its process is killed; None for never
     time_limit_s: float | None
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> Outcome | Unrecorded:
         """Run the body. Must not raise; what the body raises becomes an outcome."""
         ...
+
+
+def run_to_end(run: Callable[[], Outcome | Unrecorded]) -> Outcome | Recorded:
+    """Call a run, and have it record its outcome if it does that itself."""
+    ended = run()
+    return ended.record() if isinstance(ended, Unrecorded) else ended
 
 
 class Handler(Protocol):

@@ -375,7 +375,7 @@ class Node(Session):
         )
         due_ms = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
         self._appetite.fed(now, len(claims), due_ms)
-        self._spread(decoded, satisfied=len(claims) < self._appetite.asked, now=now)
+        self.spread(decoded, satisfied=len(claims) < self._appetite.asked, now=now)
         if claims:
             outcomes = {outcome.id: outcome for outcome in ended}
             self._take(claims, outcomes)
@@ -388,7 +388,7 @@ class Node(Session):
         failpoint("reschedule.answered")
         decoded = [outcome_row(cells) for cells in rows]
         self._account(self.again.answered(), decoded)
-        self._spread(decoded, satisfied=False, now=time.monotonic())
+        self.spread(decoded, satisfied=False, now=time.monotonic())
         self._appetite.expect(time.monotonic())  # a retry may be due before what was known
 
     def _account(self, outcomes: list[Outcome], rows: list[Row]) -> None:
@@ -406,7 +406,7 @@ class Node(Session):
             else:
                 self._recorded(outcome)
 
-    def _spread(self, rows: list[Row], *, satisfied: bool, now: float) -> None:
+    def spread(self, rows: list[Row], *, satisfied: bool, now: float) -> None:
         """Tell others: clients that wait for a result, workers of queues that got work."""
         waiters: dict[str, list[str]] = defaultdict(list)
         for row in rows:
@@ -449,7 +449,7 @@ class Node(Session):
                 self._cancel(row)
             elif row.kind is Kind.MESSAGE and row.payload is not None:
                 self._message(row.payload, row.name)
-        self._spread(decoded, satisfied=False, now=time.monotonic())
+        self.spread(decoded, satisfied=False, now=time.monotonic())
 
     def _maintained(self, rows: Rows) -> None:
         failpoint("maintain.answered")
@@ -464,7 +464,7 @@ class Node(Session):
                     row.delivery,
                     extra={"action": "upkeep.reaped"},
                 )
-        self._spread(decoded, satisfied=False, now=time.monotonic())
+        self.spread(decoded, satisfied=False, now=time.monotonic())
         if claims:
             self._take(claims)
 

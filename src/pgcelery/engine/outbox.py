@@ -137,7 +137,7 @@ def ended_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> 
 
 
 def again_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> list[Any]:
-    """Build the arguments of ``reschedule_v1`` after the worker."""
+    """Build the arguments of ``reschedule_v2`` after the worker."""
     queue_ids: Mapping[str, int] = {
         outcome.queue: intern((outcome.queue, ""))
         for outcome in outcomes

@@ -42,6 +42,7 @@ class Step(NamedTuple):
     outcome: Outcome
     job: Job | None  #: None after the last of a row
     spare: int  #: token of the next claim
+    news: tuple[tuple[int, str | None, int | None, str | None], ...] = ()  #: see `Recorded`
 
 
 class AnswerLost(Exception):  # noqa: N818 - says what happened

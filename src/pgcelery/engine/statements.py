@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -212,9 +212,16 @@ def upkeep_row(cells: list[bytes | None]) -> Row:
 
 
 def outcome_row(cells: list[bytes | None]) -> Row:
-    """Read a row of reschedule_v1."""
+    """Read a row of reschedule_v2."""
     kind, job_id, queue_id, name = cells
     return Row(Kind(_int(kind) or 0), _str(job_id), None, _int(queue_id), _str(name))
+
+
+def outcome_rows(
+    news: Iterable[tuple[int, str | None, int | None, str | None]],
+) -> list[Row]:
+    """Read what a run has heard that records its outcome itself: rows like those."""
+    return [Row(Kind(kind), id, None, queue_id, name) for kind, id, queue_id, name in news]
 
 
 def beat_row(cells: list[bytes | None]) -> Row:

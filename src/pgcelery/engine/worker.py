@@ -26,7 +26,7 @@ from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
 from pgcelery.engine.pool import ActiveJob, Cut, Doubtful, Pool, Unsure
 from pgcelery.engine.relay import Step, Terms
-from pgcelery.engine.statements import Flag, Row
+from pgcelery.engine.statements import Flag, Row, outcome_rows
 from pgcelery.engine.territory import OWN
 
 logger = logging.getLogger(__name__)
@@ -322,6 +322,8 @@ class Worker:
             if isinstance(what, Step):
                 self._tokens.pop(what.outcome.id, None)
                 self._recorded(what.outcome)
+                if what.news:
+                    self._node.spread(outcome_rows(what.news), satisfied=False, now=now)
                 if what.job is not None:
                     self._begun([what.job])
                 continue

@@ -16,7 +16,7 @@ from pgcelery.compat.app.broker import Connection, ConnectionPool, ProducerPool
 from pgcelery.compat.app.settings import engine_config, mention_ignored
 from pgcelery.compat.events import batch
 from pgcelery.compat.utils.objects import FallbackContext
-from pgcelery.engine import Client, EngineConfig, EventWriter
+from pgcelery.engine import Client, EngineConfig, EventWriter, Transactions
 
 __all__ = ("Brokerage",)
 
@@ -67,6 +67,11 @@ class Brokerage:
             lambda: self.engine, batch.pack, keep_s=batch.keep_s(self.conf.event_queue_ttl)
         )
 
+    @cached_property
+    def transactions(self) -> Transactions:
+        """What makes the transactions that tasks run in."""
+        return Transactions(self.engine)
+
     def close_engine(self) -> None:
         """Close the connections to the database; they open again when needed."""
         writer = self.__dict__.pop("event_writer", None)
@@ -75,6 +80,9 @@ class Brokerage:
         with self._lock:
             client, self._engine = self._engine, None
             self.__dict__.pop("engine_config", None)
+            transactions = self.__dict__.pop("transactions", None)
+        if transactions is not None:
+            transactions.close()
         if client is not None:
             client.close()
 

@@ -13,6 +13,7 @@ from kombu.utils.functional import maybe_list
 import pgcelery.compat.app.trace as trace
 from pgcelery.compat import states
 from pgcelery.compat._state import _task_stack
+from pgcelery.compat.app import transactional
 from pgcelery.compat.einfo import ExceptionInfo, ExceptionWithTraceback
 from pgcelery.compat.exceptions import Retry
 from pgcelery.compat.result import EagerResult, denied_join_result
@@ -69,7 +70,9 @@ def apply(
         request["stamped_headers"] = names
         request["stamps"] = {name: maybe_list(options.get(name, [])) for name in names}
     tracer = trace.build_tracer(task.name, task, eager=True, propagate=throw, app=app)
-    ret = tracer(task_id, args or (), kwargs or {}, request)
+    ret = transactional.run_eagerly(
+        task, lambda: tracer(task_id, args or (), kwargs or {}, request)
+    )
     retval, traceback = _unwrap(ret.retval)
     if isinstance(retval, Retry) and retval.sig is not None:
         return retval.sig.apply(retries=retries + 1)

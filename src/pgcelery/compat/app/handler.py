@@ -12,7 +12,7 @@ from kombu.serialization import prepare_accept_content
 
 from pgcelery.compat import signals, states
 from pgcelery.compat._state import _set_task_join_will_block
-from pgcelery.compat.app import lost, notes, trace
+from pgcelery.compat.app import committing, lost, notes, trace
 from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.delivery import Delivery
 from pgcelery.compat.app.execution import redelivery, verdict
@@ -24,7 +24,7 @@ from pgcelery.compat.exceptions import (
     SoftTimeLimitExceeded,
 )
 from pgcelery.compat.utils.nodenames import gethostname
-from pgcelery.engine import Job, Lost, Outcome, State
+from pgcelery.engine import Job, Lost, Outcome, State, Unrecorded
 
 __all__ = ("TaskHandler", "TaskRun")
 
@@ -160,26 +160,29 @@ class TaskRun:
         self._delivery = delivery
         self.time_limit_s, self.soft_time_limit_s = delivery.limits()
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> Outcome | Unrecorded:
         """Run the task to its outcome; never raises."""
         delivery = self._delivery
         try:
-            return self._run(delivery)
+            if delivery.task is not None and delivery.task.transactional:
+                return committing.run(delivery, lambda: self._run(delivery))
+            return self._run(delivery)[0]
         except BaseException as exc:
             logger.critical(
                 "Task %s failed outside of its body: %r", delivery.job.id, exc, exc_info=True
             )
             return lost.failure(delivery, exc)
 
-    def _run(self, delivery: Delivery) -> Outcome:
+    def _run(self, delivery: Delivery) -> tuple[Outcome, bool]:
+        """Run the task; what it came to, and whether its body succeeded."""
         job = delivery.job
         if delivery.error is not None:
-            return self._refuse(delivery, delivery.error)
+            return self._refuse(delivery, delivery.error), False
         task, request = delivery.task, delivery.request
         if "chord_parents" in delivery.message.headers:
             ended = lost.unless_parents_succeeded(delivery)
             if ended is not None:
-                return ended
+                return ended, False
         running = Running(str(request["id"]))
         token = runs.enter(running)
         try:
@@ -193,18 +196,18 @@ class TaskRun:
             runs.leave(token)
         info = ret.info
         if info is not None and info.state == trace.REJECTED and running.again is None:
-            return self._rejected(delivery, info.retval)
+            return self._rejected(delivery, info.retval), False
         if running.record is None and info is not None and info.state == trace.FAILURE:
-            return lost.failure(delivery, info.retval)
+            return lost.failure(delivery, info.retval), False
         if (
             running.record is not None
             and running.record[0] == trace.RETRY
             and running.again is None
         ):
             # A bare `raise Retry()`: nothing was sent that would ever run again.
-            return lost.failure(delivery, info.retval)
+            return lost.failure(delivery, info.retval), False
         outcome = verdict(job, running, task.backend, lambda: delivery.context)
-        return outcome._replace(note=notes.of(ret))
+        return outcome._replace(note=notes.of(ret)), info is None
 
     def _rejected(self, delivery: Delivery, exc: Any) -> Outcome:
         """A late-acknowledged task can go back; an early one was acknowledged before it began."""

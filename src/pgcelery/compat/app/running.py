@@ -14,7 +14,16 @@ from typing import Any
 
 from pgcelery.engine import NewJob
 
-__all__ = ("Running", "collecting", "current", "divert", "in_canvas", "is_collecting")
+__all__ = (
+    "Running",
+    "collecting",
+    "current",
+    "divert",
+    "in_canvas",
+    "is_collecting",
+    "lending",
+    "lent",
+)
 
 
 @dataclass(slots=True)
@@ -53,6 +62,7 @@ class Collected(list[NewJob]):
 
 
 _running: ContextVar[Running | None] = ContextVar("pgcelery_running", default=None)
+_lent: ContextVar[Any] = ContextVar("pgcelery_lent", default=None)
 _collected: ContextVar[Collected | None] = ContextVar("pgcelery_collected", default=None)
 
 #: Set and reset the run of this thread; the tokens are `ContextVar`'s.
@@ -87,6 +97,21 @@ def in_canvas() -> bool:
     """Whether what this thread sends is part of a canvas, or follows from the end of a run."""
     collected = _collected.get()
     return collected is not None and not collected.alone
+
+
+@contextmanager
+def lending(conn: Any) -> Iterator[None]:
+    """While active in this thread, what is sent goes into the transaction of `conn`."""
+    token = _lent.set(conn)
+    try:
+        yield
+    finally:
+        _lent.reset(token)
+
+
+def lent() -> Any:
+    """Give the connection that is lent to what this thread sends."""
+    return _lent.get()
 
 
 def divert(jobs: list[NewJob], conn: Any = None) -> list[NewJob]:

@@ -26,7 +26,7 @@ from pgcelery.compat.app.envelope import (
     seal,
     times,
 )
-from pgcelery.compat.app.running import collecting, divert
+from pgcelery.compat.app.running import collecting, divert, lent
 from pgcelery.compat.exceptions import AlwaysEagerIgnored
 from pgcelery.compat.message import Message, encode
 from pgcelery.compat.result import inputs
@@ -441,7 +441,7 @@ def insert(
     Raises:
         kombu.exceptions.OperationalError: The database cannot be reached.
     """
-    conn = conn or getattr(jobs, "conn", None)
+    conn = conn or getattr(jobs, "conn", None) or lent()
     jobs = divert(jobs, conn)
     if not jobs:
         return {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 from kombu.exceptions import OperationalError
 
 from pgcelery.compat._state import current_app
-from pgcelery.compat.app import eager, replacing, retrying
+from pgcelery.compat.app import eager, replacing, retrying, transactional
 from pgcelery.compat.app.annotations import resolve_all
 from pgcelery.compat.app.hooks import TaskHooks
 from pgcelery.compat.app.options import (
@@ -36,6 +36,8 @@ from pgcelery.compat.utils.imports import instantiate
 from pgcelery.compat.utils.threads import LocalStack
 
 if TYPE_CHECKING:
+    import psycopg
+
     from pgcelery.compat.result import AsyncResult, EagerResult
 
 __all__ = ("BaseTask", "Context", "Setting", "Task", "TaskType", "get_actual_ignore_result")
@@ -100,6 +102,7 @@ class Task(_Typed[P, R]):
     rate_limits: Any = None  #: `RateLimit`, or a list
     unique: Any = None  #: `Unique`, or True
     placement: Any = None  #: `Placement`
+    transactional: bool = False  #: its SQL on `connection` commits with its completion; ours
     rate_limit_scope: str | None = None  #: ``worker`` or ``global``; what `rate_limit` is about
     resultrepr_maxsize: int = 1024
     store_eager_result: bool | None = None
@@ -132,6 +135,7 @@ class Task(_Typed[P, R]):
             cls.annotate()
             cls.request_stack = LocalStack()
         check_rules(cls)
+        transactional.settle(cls)
         cls.on_bound(app)
         return app
 
@@ -366,6 +370,15 @@ class Task(_Typed[P, R]):
             return dispatcher.send(
                 type_, uuid=request.id, retry=retry, retry_policy=policy, **fields
             )
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The connection of the run: what is done on it commits if and only if that succeeds.
+
+        Raises:
+            AttributeError: The task is not `transactional`, or does not run.
+        """
+        return transactional.connection(self)
 
     @property
     def backend(self) -> Any:

@@ -25,7 +25,7 @@ from kombu.utils.encoding import safe_repr
 
 from pgcelery.compat import signals, states
 from pgcelery.compat._state import _task_stack
-from pgcelery.compat.app import links
+from pgcelery.compat.app import links, transactional
 from pgcelery.compat.app import running as runs
 from pgcelery.compat.app.envelope import repr_value
 from pgcelery.compat.app.execution import record
@@ -149,6 +149,8 @@ class Tracer:
         self.on_cleanup = loader.on_process_cleanup
         # Only what is overridden is called: a call of the body, and a line of its traceback, saved.
         self.fun = task if task_has_custom(task, "__call__") else task.run
+        if task.transactional:
+            self.fun = transactional.shielded(self.fun)
         self.before_start = _own_hook(task, "before_start")
         self.on_success = _own_hook(task, "on_success")
         self.after_return = _own_hook(task, "after_return")

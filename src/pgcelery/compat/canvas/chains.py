@@ -124,6 +124,7 @@ class _chain(Signature):
                 tasks.append(task)
         self.tasks = tasks
 
+    @outbox.inside
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Send the chain: all steps in one transaction, each waiting for the one before.
 

@@ -151,6 +151,7 @@ class _chord(Signature):
             headers = self._stamp_headers(visited, append_stamps, **headers)
             self.body.stamp(visitor, append_stamps, **headers)
 
+    @outbox.inside
     def apply_async(
         self,
         args: Any = None,
@@ -295,7 +296,7 @@ class _chord(Signature):
         # The body needs the results, whatever the tasks say.
         given = {**options, **delay, **waits, "task_id": group_id, "ignore_result": False}
         place = {"group_id": group_id, "chord": body, "root_id": root_id}
-        if drawing.is_slow(header, options):
+        if drawing.is_slow(header):
             body_result.parent = self._send_drawn(app, header, place, partial_args, kwargs, given)
             return body_result
         frozen = header._freeze_group_tasks(**place)

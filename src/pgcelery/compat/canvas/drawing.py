@@ -24,15 +24,13 @@ from pgcelery.engine import EngineError
 MOMENT_S = 0.05
 
 
-def is_slow(header: Any, options: dict[str, Any]) -> bool:
+def is_slow(header: Any) -> bool:
     """Draw for a moment; whether members are left that had better not be waited for.
 
     What belongs to the end of a run, or to a transaction of the caller, is not sent before that.
     """
     tasks = header.tasks
-    if not isinstance(tasks, _regen) or running.is_collecting():
-        return False
-    if options.get("conn") is not None or options.get("using") is not None:
+    if not isinstance(tasks, _regen) or running.is_collecting() or running.lent() is not None:
         return False
     return not tasks.draw_for(MOMENT_S)
 

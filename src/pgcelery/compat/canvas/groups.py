@@ -72,6 +72,7 @@ class group(Signature):
             task.set(countdown=next(delays))
         return self
 
+    @outbox.inside
     def apply_async(
         self,
         args: Any = None,

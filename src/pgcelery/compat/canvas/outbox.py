@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 from pgcelery.compat.app import running, sending
+from pgcelery.compat.app.connections import driver_connection
 from pgcelery.engine import NewJob
 
 
@@ -29,6 +31,20 @@ def together(app: Any, workflow: str) -> Iterator[list[NewJob]]:
     else:
         jobs[:] = [job._replace(again=True) for job in jobs]
     sending.insert(app, jobs)
+
+
+def inside(apply_async: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a canvas be sent in the transaction of ``conn`` or ``using``; no part keeps that."""
+
+    @wraps(apply_async)
+    def send(canvas: Any, *args: Any, conn: Any = None, using: Any = None, **options: Any) -> Any:
+        transaction = driver_connection(conn if conn is not None else using)
+        if transaction is None:
+            return apply_async(canvas, *args, **options)
+        with running.lending(transaction):
+            return apply_async(canvas, *args, **options)
+
+    return send
 
 
 def mark(jobs: list[NewJob], workflow: str, *, leads: bool) -> None:

@@ -56,8 +56,10 @@ from pgcelery.engine.job import (
     Handler,
     Job,
     Outcome,
+    Recorded,
     Run,
     State,
+    Unrecorded,
     dump_outcome,
     load_jobs,
     load_outcome,
@@ -219,7 +221,9 @@ class Child:
                 return reason
             following = None
             chained = job.awaited or job.token == self._followed
-            if self._relay is not None and chained and not reason:
+            if isinstance(outcome, Recorded):
+                self._say(WENT_ON, dump_step(Step(outcome.outcome, None, 0, outcome.news)), took_ns)
+            elif self._relay is not None and chained and not reason:
                 following = self._go_on(self._relay, job, outcome, took_ns)
             else:
                 self._say(OUTCOME, dump_outcome(outcome), took_ns)
@@ -264,12 +268,13 @@ class Child:
         with suppress(Exception):
             self._prepared = job, self._handler.open(job)
 
-    def _work(self, job: Job) -> tuple[Outcome | None, bytes, int]:
+    def _work(self, job: Job) -> tuple[Outcome | Recorded | None, bytes, int]:
         """Run a job; its outcome or a traceback, and how long it took."""
         failpoint("child.opens")
         self._token = job.token
         began_ns = time.perf_counter_ns()
-        outcome, fault = None, b""
+        outcome: Outcome | Recorded | None = None
+        fault = b""
         try:
             prepared, self._prepared = self._prepared, None
             if prepared is not None and prepared[0] == job:  # down to the payload
@@ -278,14 +283,18 @@ class Child:
                 run = self._handler.open(job)
             if run.soft_time_limit_s is not None or run.time_limit_s is not None:
                 self._say_limits(run)
-            outcome = self._call(run)
+            ended = self._call(run)
+            if not isinstance(ended, Unrecorded):
+                outcome = ended
+            elif os.getpid() == self._pid:
+                outcome = ended.record()
         except BaseException:  # the handler broke its promise; the job still needs an end
             fault = traceback.format_exc().encode("utf-8", "backslashreplace")
         if os.getpid() != self._pid:  # the job forked, and its child came back from it
             os._exit(0)
         return outcome, fault, time.perf_counter_ns() - began_ns
 
-    def _call(self, run: Run) -> Outcome:
+    def _call(self, run: Run) -> Outcome | Unrecorded:
         self._running = True
         try:
             return run()
@@ -329,13 +338,13 @@ class Child:
 def dump_step(step: Step) -> bytes:
     """Encode a step for the socket."""
     job = None if step.job is None else tuple(step.job)
-    return marshal.dumps((dump_outcome(step.outcome), job, step.spare))
+    return marshal.dumps((dump_outcome(step.outcome), job, step.spare, step.news))
 
 
 def load_step(data: bytes) -> Step:
     """Decode what `dump_step` made."""
-    outcome, job, spare = marshal.loads(data)
-    return Step(load_outcome(outcome), None if job is None else Job(*job), spare)
+    outcome, job, spare, news = marshal.loads(data)
+    return Step(load_outcome(outcome), None if job is None else Job(*job), spare, news)
 
 
 def _peak_memory_kib() -> int:

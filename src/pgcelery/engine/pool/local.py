@@ -18,9 +18,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.job import Handler, Job, Lost, Outcome
+from pgcelery.engine.job import Handler, Job, Lost, Outcome, Recorded, run_to_end
 from pgcelery.engine.pool.base import ActiveJob, Pace
-from pgcelery.engine.relay import Terms
+from pgcelery.engine.relay import Step, Terms
 
 _AHEAD = 200  #: most jobs queued beyond the slots
 
@@ -28,7 +28,7 @@ _AHEAD = 200  #: most jobs queued beyond the slots
 class _Done(NamedTuple):
     job: Job
     run_s: float
-    outcome: Outcome | None
+    outcome: Outcome | Recorded | None
     fault: str  #: why there is no outcome
 
 
@@ -54,7 +54,7 @@ class LocalPool:
         self._queue: queue.SimpleQueue[tuple[Job, float] | None] = queue.SimpleQueue()
         self._running: dict[int, ActiveJob] = {}
         self._done: deque[_Done] = deque()
-        self._made: list[Outcome] = []
+        self._made: list[Outcome | Step] = []
         self._inside = 0
         self._handler: Handler | None = None
         self._wakes, self._waker = socket.socketpair()
@@ -96,7 +96,7 @@ class LocalPool:
         """Name the descriptor that becomes readable with an outcome."""
         return [self._wakes.fileno()]
 
-    def collect(self) -> list[Outcome]:
+    def collect(self) -> list[Outcome | Step]:
         """Give the outcomes that are there."""
         with suppress(OSError):  # would block, or closed by stop
             while len(self._wakes.recv(65536)) == 65536:
@@ -106,7 +106,12 @@ class LocalPool:
             done = self._done.popleft()
             self._inside -= 1
             self._pace.note(done.job.name, done.run_s)
-            outcomes.append(done.outcome or self._lose(done.job, Lost("child_lost", done.fault)))
+            if isinstance(done.outcome, Recorded):
+                outcomes.append(Step(done.outcome.outcome, None, 0, done.outcome.news))
+            else:
+                outcomes.append(
+                    done.outcome or self._lose(done.job, Lost("child_lost", done.fault))
+                )
         return outcomes
 
     def tick(self) -> float | None:
@@ -138,9 +143,10 @@ class LocalPool:
         me = threading.get_ident()
         began = time.monotonic()
         self._running[me] = ActiveJob(job, os.getpid(), began)
-        outcome, fault = None, ""
+        outcome: Outcome | Recorded | None = None
+        fault = ""
         try:
-            outcome = self._handler.open(job)()
+            outcome = run_to_end(self._handler.open(job))
         except self._caught:  # a handler that breaks its promise must not cost the slot
             fault = traceback.format_exc()
         del self._running[me]

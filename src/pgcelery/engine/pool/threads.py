@@ -8,6 +8,7 @@ import time
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.job import Handler, Outcome, State
 from pgcelery.engine.pool.local import LocalPool
+from pgcelery.engine.relay import Step
 
 _JOIN_S = 10.0  #: how long a stop waits for running jobs
 _PATIENCE = 3  #: windows that a job waits behind long ones before it goes back, for others to take
@@ -33,7 +34,7 @@ class ThreadPool(LocalPool):
         """Count free slots, and room in the queue while jobs are short and a thread moves on."""
         return max(0, self.size - self._inside) if self._stuck() else super().capacity()
 
-    def collect(self) -> list[Outcome]:
+    def collect(self) -> list[Outcome | Step]:
         """Give the outcomes that are there, and back what has waited behind long jobs."""
         outcomes = super().collect()
         if self._inside > self.size and self._stuck():
