@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -60,4 +61,4 @@ def _bars(axis: Any, results: Results, measure: str) -> None:
     title = TITLES[measure]
     name = "500/s: send to start, p95" if measure == "lat500_p95" else title.title
     better = "more is better" if title.more else "less is better"
-    axis.set_title(f"{name}\n{title.unit}, {better}", fontsize=8)
+    axis.set_title(f"{textwrap.fill(name, 34)}\n{title.unit}, {better}", fontsize=8)

@@ -7,16 +7,17 @@ python -m bench report bench-results.json --docs docs/    # benchmarks.md and im
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.physical import NAME as MACHINE
 from bench.results import Results
 from bench.targets import REDIS, TARGETS, Target, verdict
-from bench.titles import DISTANCES, LIMITS, TITLES, number
+from bench.titles import DISTANCES, LIMITS, TITLES, full_title, number
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+RUN, GROWTH = "bench", "growth"  #: names of the markers in the page
 Table = list[list[str]]
 
 
@@ -50,7 +51,7 @@ def targets_table(results: Results) -> Table:
         sign = "" if target.more else "≤ "
         rows.append(
             [
-                TITLES[target.measure].title.strip(),
+                full_title(target.measure),
                 target.versus or "",
                 number(value) + unit,
                 "" if target.at_least is None else f"{sign}{target.at_least:g}{unit}",
@@ -103,6 +104,13 @@ def distances_table(results: Results) -> Table:
         if any(share is not None for share in shares):
             rows.append([TITLES[name].title, LIMITS[limit].title.strip(), *map(number, shares)])
     return rows
+
+
+def growth_table(rows: Sequence[dict[str, float | str]]) -> Table:
+    """One subject of `python -m bench growth`."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [[_shown(row.get(name, "")) for name in names] for row in rows]
+    return [[name.replace("_", " ") for name in names], *shown]
 
 
 def facts(results: Results) -> Iterator[str]:
@@ -159,17 +167,27 @@ def page(results: Results, images: Sequence[str]) -> str:
     return "\n\n".join(["\n".join(f"* {line}" for line in lines), *pictures, *tables])
 
 
-def put_between(text: str, filling: str) -> str:
-    """The text with what is between its markers replaced.
+def growth_page(data: dict[str, Any]) -> str:
+    """The same of `python -m bench growth`."""
+    about = data["about"]
+    parts = [f"{about['machine']}; scale {about['scale']:g}; begun {about['began']}"]
+    for subject, rows in data["growth"].items():
+        parts += [f"**{subject}**", markdown(growth_table(rows))]
+    return "\n\n".join(parts)
+
+
+def put_between(text: str, name: str, filling: str) -> str:
+    """The text with what is between its markers of that name replaced.
 
     Raises:
         ValueError: It does not have both, in their order.
     """
-    before, begun, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
     if not begun or not ended:
-        raise ValueError(f"no {BEGIN} with an {END} after it")
-    return f"{before}{BEGIN}\n\n{filling}\n\n{END}{after}"
+        raise ValueError(f"no {begin} with an {end} after it")
+    return f"{before}{begin}\n\n{filling}\n\n{end}{after}"
 
 
 def main(arguments: list[str]) -> int:
@@ -178,17 +196,28 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("file", type=Path, help="what run wrote")
     parser.add_argument("--docs", type=Path, help="write DOCS/benchmarks.md and DOCS/img/*.svg")
     options = parser.parse_args(arguments)
-    results = Results.read(options.file)
-    if options.docs is None:
-        print(whole(results))
-        return 0
-    from bench import plots  # matplotlib: only here
+    target = None if options.docs is None else options.docs / "benchmarks.md"
+    data = json.loads(options.file.read_text())
+    if GROWTH in data:
+        shown, name = growth_page(data), GROWTH
+    elif target is None:
+        shown, name = whole(Results.read(options.file)), RUN
+    else:
+        from bench import plots  # matplotlib: only here
 
-    images = plots.draw(results, options.docs / "img")
-    target = options.docs / "benchmarks.md"
-    target.write_text(put_between(target.read_text(), page(results, images)))
-    print(f"{target}, {len(images)} pictures")
+        results = Results.read(options.file)
+        shown, name = page(results, plots.draw(results, options.docs / "img")), RUN
+    if target is None:
+        print(shown)
+    else:
+        target.write_text(put_between(target.read_text(), name, shown))
     return 0
+
+
+def _shown(value: float | str) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value) if isinstance(value, float) else value
 
 
 def _short_values(results: Results) -> Table:

@@ -86,7 +86,11 @@ def main(arguments: list[str]) -> int:
         peers = make(options.peers, stack, services, marks, options.concurrency, where)
         if PHYSICAL in options.only:
             services.postgres(stack)
-        results.about = _about(options, peers, services)
+        results.about = facts_of(peers, services) | {
+            "concurrency": options.concurrency,
+            "rounds": options.rounds,
+            "quick": options.quick,
+        }
         _measure(options, lab, peers, services, stack, results)
     results.write(options.json)
     print(f"\n{report.whole(results)}\n\nEvery value: {options.json}")
@@ -94,14 +98,12 @@ def main(arguments: list[str]) -> int:
     return 1 if results.failures or (options.check and missed) else 0
 
 
-def _about(options: argparse.Namespace, peers: list[Peer], services: Services) -> dict[str, object]:
+def facts_of(peers: list[Peer], services: Services) -> dict[str, object]:
+    """What is needed to judge figures of these peers."""
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, {_processor()}",
         "python": platform.python_version(),
-        "concurrency": options.concurrency,
-        "rounds": options.rounds,
-        "quick": options.quick,
         "servers": services.versions(),
         "durable": {peer.name: peer.recipe.durable for peer in peers},
         "drained": {peer.name: peer.recipe.drain for peer in peers},

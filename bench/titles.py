@@ -60,7 +60,7 @@ TITLES = {
     "eta_first": Title("  worker start to first task, with", "s"),
     "eta_without_rss": Title("  RSS of the worker, without", "MB"),
     "eta_with_rss": Title("  RSS of the worker, with", "MB"),
-    "eta_growth": Title("  memory the backlog costs", "MB"),
+    "eta_growth": Title("  memory the backlog costs the worker", "MB"),
     "big_members": Title("big chord: members of the header", "", more=True),
     "big_sent": Title("  until it is sent", "s"),
     "big_took": Title("  until the body's result", "s"),
@@ -103,6 +103,18 @@ DISTANCES = (
     ("enqueue", "limit_commit"),
     ("lat20", "limit_notify"),
 )
+
+
+def full_title(name: str) -> str:
+    """A title that can stand alone: an indented line belongs to the one above it."""
+    above = ""
+    for each, title in TITLES.items():
+        if not title.title.startswith("  "):
+            above = title.title.removesuffix(", p50")
+        if each == name:
+            break
+    own = TITLES[name].title
+    return f"{above}: {own.strip()}" if own.startswith("  ") else own
 
 
 def number(value: float | None) -> str:

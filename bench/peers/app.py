@@ -19,6 +19,11 @@ app.conf.update(
 )
 if os.environ.get("BENCH_STRICT") == "1":
     app.conf.update(worker_prefetch_multiplier=1, task_acks_late=True)
+if os.environ.get("BENCH_QUEUES"):
+    from kombu import Queue
+
+    names = [f"q{i}" for i in range(int(os.environ["BENCH_QUEUES"]))]
+    app.conf.task_queues = [Queue(name) for name in names] if len(names) > 1 else None
 if os.environ.get("BENCH_EXPIRES"):
     app.conf.result_expires = float(os.environ["BENCH_EXPIRES"])
 
