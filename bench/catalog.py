@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.peer import FLAGS, OnPostgres, OnRabbit, OnRedis, Peer, Recipe
-from bench.services import Services
+from bench.services import RABBIT, REDIS, Services, program
 from bench.venvs import python_of
 
 _WORKFLOWS = {"chain", "group", "chord"}
-_ALL = {"ignored", "strict", "results", "eta", "big_chord", *_WORKFLOWS}
+_ALL = {"ignored", "pools", "strict", "results", "eta", "big_chord", *_WORKFLOWS}
 _SYNC = "fsync and synchronous_commit on: survives a crash of the machine"
 
 RECIPES = {
@@ -99,6 +99,19 @@ RECIPES = {
         ),
     )
 }
+
+
+def with_servers() -> list[str]:
+    """The peers whose servers are installed; it is said which are left out."""
+    needs = {"celery+redis": [REDIS], "celery+rabbitmq": [REDIS, RABBIT]}
+    found = []
+    for name in RECIPES:
+        lacking = [programs for programs in needs.get(name, []) if not program(programs)]
+        if lacking:
+            print(f"{name} is left out: there is no {lacking[0][-1]}")
+        else:
+            found.append(name)
+    return found
 
 
 def make(

@@ -88,6 +88,14 @@ def ignored(lab: Lab, peer: Peer) -> Values:
     return values
 
 
+def pools(lab: Lab, peer: Peer) -> Values:
+    """`drain` in the pools that are not the first."""
+    values: Values = {}
+    for pool in peer.recipe.pools[1:]:
+        values |= _drain(lab, peer, f"drain_{pool}", Setup(pool), _drain_size(lab, peer))
+    return values
+
+
 def strict(lab: Lab, peer: Peer) -> Values:
     """Results stored, one task at a time for each pool process, acknowledged when it has ended."""
     return _drain(lab, peer, "strict", STRICT, lab.sizes.strict)
@@ -230,11 +238,14 @@ def fairness(lab: Lab, peer: Peer) -> Values:
 
 
 _MEASURES = (enqueue, bulk, drain, ignored, strict, latency, idle, chain, group, chord, eta)
-_SEPARATE = (big_chord, keyed, fairness)  #: not of the standard run
+_SEPARATE = (pools, big_chord, keyed, fairness)  #: not of the standard run
 PHASES: dict[str, Phase] = {f.__name__: f for f in (*_MEASURES, *_SEPARATE)}
 STANDARD = [f.__name__ for f in _MEASURES]
 #: Those that a peer has to say it can do.
-ASKED = {"ignored", "strict", "eta", "chain", "group", "chord", "big_chord", "keyed", "fairness"}
+ASKED = {
+    *("ignored", "strict", "eta", "chain", "group", "chord"),
+    *("pools", "big_chord", "keyed", "fairness"),
+}
 
 
 @contextlib.contextmanager

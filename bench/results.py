@@ -21,6 +21,13 @@ class Results:
         self.others: dict[str, dict[str, Rounds]] = defaultdict(lambda: defaultdict(list))
         self.failures: list[dict[str, Any]] = []
 
+    def renew(self, peers: list[str], phases: list[str]) -> None:
+        """Make room for more: failures of what is measured again are forgotten."""
+        self.peers += [peer for peer in peers if peer not in self.peers]
+        self.failures = [
+            one for one in self.failures if one["phase"] not in phases or one["peer"] not in peers
+        ]
+
     def add(
         self, peer: str, round_no: int, values: dict[str, float], others: tuple[str, float] | None
     ) -> None:

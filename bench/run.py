@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import measure, physical, report, venvs
-from bench.catalog import RECIPES, make
+from bench.catalog import RECIPES, make, with_servers
 from bench.marks import Marks
 from bench.peer import Peer
 from bench.processes import Machine
@@ -49,7 +49,9 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench run", description=__doc__)
     standard = [*measure.STANDARD, PHYSICAL]
     parser.add_argument("--only", default=",".join(standard), help="measures, comma separated")
-    parser.add_argument("--peers", default=",".join(RECIPES), help="comma separated; ours first")
+    parser.add_argument(
+        "--peers", help="comma separated; ours first; all whose servers are installed"
+    )
     parser.add_argument("--rounds", type=int, default=0, help="default 3, with --quick 1")
     parser.add_argument("-c", "--concurrency", type=int, default=2, help="pool children (2)")
     parser.add_argument("--quick", action="store_true", help="small, for a first impression")
@@ -61,9 +63,12 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
         "--no-venvs", action="store_true", help="run every peer by this interpreter"
     )
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"))
+    parser.add_argument(
+        "--add", action="store_true", help="keep what that file has of other measures and peers"
+    )
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
-    options.peers = options.peers.split(",")
+    options.peers = options.peers.split(",") if options.peers else with_servers()
     options.rounds = options.rounds or (1 if options.quick else 3)
     for name, known in (("only", [*measure.PHASES, PHYSICAL]), ("peers", list(RECIPES))):
         for one in getattr(options, name):
@@ -76,6 +81,9 @@ def main(arguments: list[str]) -> int:
     """Run, print, and return the exit code."""
     options = options_of(arguments)
     results = Results(options.peers)
+    if options.add and options.json.exists():
+        results = Results.read(options.json)
+        results.renew(options.peers, options.only)
     with ExitStack() as stack:
         folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         marks = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)), "marks")
@@ -92,7 +100,6 @@ def main(arguments: list[str]) -> int:
             "quick": options.quick,
         }
         _measure(options, lab, peers, services, stack, results)
-    results.write(options.json)
     print(f"\n{report.whole(results)}\n\nEvery value: {options.json}")
     missed = [row for row in report.judged(results) if row.verdict == MISSED]
     return 1 if results.failures or (options.check and missed) else 0
@@ -130,10 +137,12 @@ def _measure(
             if phase == PHYSICAL:
                 values = physical.measure(services.postgres(stack), 0.2 if options.quick else 1)
                 results.add(physical.NAME, number, values, None)
+                results.write(options.json)
                 continue
             for peer in peers if number % 2 == 0 else reversed(peers):
                 if _wanted(phase, peer, number, options.everywhere):
                     _one(phase, number, lab, peer, results)
+                    results.write(options.json)  # a run that is broken off leaves what it has
 
 
 def _wanted(phase: str, peer: Peer, number: int, everywhere: bool) -> bool:

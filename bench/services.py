@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,14 @@ from psycopg.conninfo import conninfo_to_dict
 from pgcelery.engine import Client, EngineConfig
 from pgcelery.engine.embedded import ephemeral_server
 
-#: Debian's wrapper changes the user and forgets the environment.
-_RABBIT = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
+REDIS = ("redis-server",)
+#: Debian's wrapper, which is on the path, changes the user and forgets the environment.
+RABBIT = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
+
+
+def program(names: Sequence[str]) -> str | None:
+    """The first of these that there is."""
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 class Services:
@@ -81,7 +87,7 @@ def redis_server() -> Iterator[Redis]:
     Raises:
         RuntimeError: There is none on the PATH, or it does not answer.
     """
-    binary = shutil.which("redis-server")
+    binary = program(REDIS)
     if binary is None:
         raise RuntimeError("redis-server is not installed (Debian: apt install redis-server)")
     with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
@@ -128,7 +134,7 @@ def rabbit_server() -> Iterator[Rabbit]:
     Raises:
         RuntimeError: There is none, or it does not answer.
     """
-    binary = next(filter(None, map(shutil.which, _RABBIT)), None)
+    binary = program(RABBIT)
     if binary is None:
         raise RuntimeError("rabbitmq-server is not installed (Debian: apt install rabbitmq-server)")
     with tempfile.TemporaryDirectory(prefix="bench-rabbit-") as folder:

@@ -35,6 +35,8 @@ TITLES = {
     "enqueue": Title("enqueue, one after the other", "/s", more=True),
     "bulk": Title("enqueue, 1,000 a call", "/s", more=True),
     **_drained("drain", "drain, results stored"),
+    **_drained("drain_threads", "drain, results stored, threads"),
+    **_drained("drain_solo", "drain, results stored, solo"),
     "ignored": Title("drain, results ignored, best pool", "/s", more=True),
     "ignored_cpu": Title("  CPU a task, worker and servers", "µs"),
     "ignored_prefork": Title("  prefork", "/s", more=True),

@@ -39,7 +39,8 @@ def python_of(name: str, folder: Path | None) -> Path:
     if folder is None:
         return Path(sys.executable)
     wanted = REQUIREMENTS[name]
-    key = json.dumps([wanted, sys.version])
+    ours = (ROOT / "pyproject.toml").read_text() if str(ROOT) in wanted else ""
+    key = json.dumps([wanted, sys.version, ours])
     home = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
     python = home / "bin" / "python"
     complete = home / "complete"

@@ -114,6 +114,19 @@ def test_a_file_holds_all_of_it(results, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["median"]["drain"]["pgcelery"] == 2000
 
 
+def test_a_later_run_adds_to_a_file(results, tmp_path):
+    results.fail("chain", "skeleton", 0, "slow")
+    results.fail("chain", "celery+redis", 0, "slow")
+    results.write(tmp_path / "r.json")
+    read = Results.read(tmp_path / "r.json")
+    read.renew(["pgcelery", "potatoq", "skeleton"], ["chain"])
+    read.add("potatoq", 0, {"drain": 500.0}, None)
+    assert read.peers == ["pgcelery", "celery+redis", "skeleton", "potatoq"]
+    assert [one["peer"] for one in read.failures] == ["celery+redis"]
+    assert read.ratio("drain", "pgcelery", "potatoq") == 2
+    assert read.ratio("drain", "pgcelery", "celery+redis") == 10
+
+
 def test_the_page_keeps_what_is_around_its_markers(results, tmp_path):
     text = "before\n<!-- bench: begin -->old<!-- bench: end -->\nafter\n"
     filled = report.put_between(text, "bench", report.page(results, ["throughput.svg"]))
