@@ -53,9 +53,12 @@ cov:  ## the tests with coverage
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report
 
-bench:  ## pgcelery against Celery on Redis, interleaved
-	$(PY) -m bench
+bench:  ## pgcelery against its peers, interleaved; BENCH="--quick --only drain"
+	$(PY) -m bench run $(BENCH)
+
+growth:  ## what a task costs behind millions of others; GROWTH="--scale 0.1"
+	$(PY) -m bench growth $(GROWTH)
 
 ci: check test compare celery-suite  ## what CI runs in its own environment
 
-.PHONY: help setup check lint types contracts fix test faults compare celery-suite model limits shapes cov bench ci
+.PHONY: help setup check lint types contracts fix test faults compare celery-suite model limits shapes cov bench growth ci

@@ -63,7 +63,7 @@ def drained(client: Client, jobs: list[NewJob]) -> Cost:
 
 def over_keys(postgres: Postgres, keys: int, count: int) -> Cost:
     """Drain jobs whose keys are drawn from so many, all of which have a line already."""
-    client = postgres.fresh_database(None)
+    client = postgres.migrated_database()
     with closing(client):
         if keys:
             with closing(connect(client.config.dsn)) as conn:
@@ -92,7 +92,7 @@ def over_keys(postgres: Postgres, keys: int, count: int) -> Cost:
 
 def stepper(postgres: Postgres, source: Path, count: int, batch: int) -> Cost:
     """The same without gates, by the release of a checkout, in a process of its own."""
-    client = postgres.fresh_database(None)
+    client = postgres.migrated_database()
     client.close()
     with postgres.connect() as conn:  # a schema of that release, not of this one
         name = conninfo_to_dict(client.config.dsn)["dbname"]

@@ -49,18 +49,28 @@ class Marks:
         """Nanoseconds since the epoch in slots start..start+n; 0 where the task has not run."""
         return self._view[start : start + n].tolist()
 
+    def zero(self, start: int, n: int) -> None:
+        """Empty these slots, while a worker may map the file."""
+        self._view[start : start + n] = memoryview(bytes(n * 8)).cast("q")
+
     def wait(
-        self, start: int, n: int, timeout_s: float, alive: Callable[[], bool], poll_s: float = 0.02
+        self,
+        start: int,
+        n: int,
+        timeout_s: float,
+        alive: Callable[[], bool],
+        poll_s: float = 0.02,
+        enough: int = 0,
     ) -> Sequence[int]:
-        """The slots once all are filled.
+        """The slots once all are filled, or `enough` of them.
 
         Raises:
             RuntimeError: Not all ran in time, or the worker died.
         """
         end = time.monotonic() + timeout_s
-        while 0 in (times := self.read(start, n)):
+        while (left := (times := self.read(start, n)).count(0)) and n - left < (enough or n):
             if time.monotonic() > end or not alive():
                 why = "in time" if alive() else "before the worker died"
-                raise RuntimeError(f"{n - times.count(0)} of {n} tasks ran {why}")
+                raise RuntimeError(f"{n - left} of {n} tasks ran {why}")
             time.sleep(poll_s)
         return times
