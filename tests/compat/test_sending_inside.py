@@ -246,6 +246,22 @@ def test_workers_hear_of_it_with_the_commit(client: Client, dsn: str, driver: An
     app.close_engine()
 
 
+@pytest.mark.parametrize("option", ["listen", "notify_inside"])
+def test_commits_need_not_notify(client: Client, dsn: str, option: str) -> None:
+    app = Celery("inside", broker=dsn, set_as_current=False)
+    with psycopg.connect(dsn, autocommit=True) as ear, psycopg.connect(dsn) as conn:
+        ear.execute("listen pgcelery")
+        for heard in (True, False):
+            app.conf.broker_transport_options = {option: heard}
+            app.close_engine()
+            app.send_task("t", conn=conn)
+            app.send_task("t", conn=conn)
+            conn.commit()
+            found = [notice.payload for notice in ear.notifies(timeout=0.2)]
+            assert len(found) == heard
+    app.close_engine()
+
+
 def _idle_for(dsn: str) -> float:
     """Seconds since a worker last asked for jobs."""
     query = (

@@ -29,6 +29,7 @@ class EngineConfig:
     poll_max_s: float = 5.0  #: slowest poll of an idle worker that hears notifications
     poll_deaf_max_s: float = 0.25  #: the same without LISTEN (behind a transaction pooler)
     listen: bool = True  #: use LISTEN/NOTIFY where it works
+    notify_inside: bool = True  #: commits of a sender's own transaction wake workers, with `listen`
     relay: bool = (
         True  #: pool processes go on with chains themselves, over connections of their own
     )

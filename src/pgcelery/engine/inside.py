@@ -87,9 +87,10 @@ class Inside:
         told = {f"q{queue_ids[queue_key(job)]}" for job in jobs if not job.parents}
         if any(gate.strategy for job in jobs for gate in job.gates):
             told.add("c")  # full workers, too, have to look who gives way to whom
+        heard = self._config.listen and self._config.notify_inside
         params = [
             self._config.schema,
-            TextArray.of(sorted(told) if self._config.listen else []),
+            TextArray.of(sorted(told) if heard else []),
             *columns(jobs, queue_ids),
         ]
         existing, holders, _ = _fetch(

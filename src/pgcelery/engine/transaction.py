@@ -96,7 +96,7 @@ class Transactions:
             except IndexError:
                 conn, reused = self._connect(), False
             try:
-                with _unavailable(conn), conn.pipeline():  # one round trip
+                with _unavailable(conn):
                     conn.execute(load("runs/begin", self.config.schema), [str(token)])
             except DatabaseUnavailable:
                 conn.close()
