@@ -1,2 +1,2 @@
 -- A round of upkeep, if this worker holds the lease on it.
-select * from pgcelery.maintain_v1($1, $2, $3)
+select * from pgcelery.maintain_v3($1, $2, $3)
