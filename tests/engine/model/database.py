@@ -127,7 +127,9 @@ class Session:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.conn = psycopg.connect(engine.dsn, autocommit=True, options="-c lock_timeout=10s")
+        self.conn = psycopg.connect(
+            engine.dsn, autocommit=True, options="-c lock_timeout=10s -c jit=off -c synchronous_commit=off"
+        )
         register(self.conn.adapters)
         self._prepared: set[bytes] = set()
 
@@ -150,13 +152,9 @@ class Session:
         if statement.name not in self._prepared:
             _checked(pgconn.prepare(statement.name, statement.text, statement.oids))
             self._prepared.add(statement.name)
-        values = [
-            p if isinstance(p, bytes) or p is None else str(p).encode() for p in params
-        ]
+        values = [p if isinstance(p, bytes) or p is None else str(p).encode() for p in params]
         formats = [int(isinstance(p, bytes)) for p in params]
-        done = _checked(
-            pgconn.exec_prepared(statement.name, values, formats, pq.Format.BINARY)
-        )
+        done = _checked(pgconn.exec_prepared(statement.name, values, formats, pq.Format.BINARY))
         width = range(done.nfields)
         return [[done.get_value(row, cell) for cell in width] for row in range(done.ntuples)]
 
@@ -296,7 +294,21 @@ class Session:
         for id, pending, failed, joined in raw["nodes"]:
             places.append(("node", id, pending, failed, _tuple(joined)))
         jobs = {}
-        for id, queue, *kept, due, expires, parents, awaited, leads, workflow, joined, last, parked, sent in raw["jobs"]:  # noqa: E501
+        for (
+            id,
+            queue,
+            *kept,
+            due,
+            expires,
+            parents,
+            awaited,
+            leads,
+            workflow,
+            joined,
+            last,
+            parked,
+            sent,
+        ) in raw["jobs"]:  # noqa: E501
             was = None if sent is None else (queues[sent[0]], *sent[1:])
             fixed = (queues[queue], *kept, at(due), at(expires), parents, awaited, leads)
             jobs[id] = (*fixed, workflow, _tuple(joined), last, parked, was)

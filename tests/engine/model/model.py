@@ -94,8 +94,8 @@ class Model(Tables):
 
     def _start(self, me: int, id: str, place: Place, token: int, delivery: int, fed_by: str | None):
         job = self.jobs[id]
-        flags = job.awaited * AWAITED | place.bad * BAD
-        self.places[id] = Place("running", delivery, place.bad, token, me)
+        flags = job.awaited * AWAITED | place.bad * BAD | place.lost * LOST
+        self.places[id] = Place("running", delivery, place.bad, token, me, place.lost)
         flags |= CANCELLED if id in self.cancels else 0
         flags |= EXPIRED if job.expires is not None and job.expires <= self.now else 0
         plan = job.plan
@@ -219,7 +219,7 @@ class Model(Tables):
                 job.expires = self.now + ending.expires
             job.due, job.last_token = (self.now + after if retry else None), ending.token
             back = place.deliveries if ending.counted else place.deliveries - 1
-            self._put(ending.id, 0 if retry else back, bad=place.bad)
+            self._put(ending.id, 0 if retry else back, bad=place.bad, lost=place.lost)
             if ending.result is not None:
                 old = self.results.get(ending.id)
                 if not (old and old.final):

@@ -11,7 +11,7 @@ import copy
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import psycopg
@@ -51,18 +51,25 @@ class Pair:
         refused, because another transaction was quicker, is made again by itself afterwards.
         """
         self.counts["pairs"] += 1
+        waiting: list[Future[Any]] = []
         try:
-            return self._both(ops, kept, second_first)
+            return self._both(ops, kept, second_first, waiting)
         finally:
-            for session in (self.one, self.two):
-                session.transaction("rollback")
+            self.one.transaction("rollback")
+            wait(waiting)
+            self.two.transaction("rollback")
 
-    def _both(self, ops: tuple[Op, Op], kept: tuple[bool, bool], second_first: bool) -> list[Done]:
+    def _both(
+        self,
+        ops: tuple[Op, Op],
+        kept: tuple[bool, bool],
+        second_first: bool,
+        begun: list[Future[Any]],
+    ) -> list[Done]:
         first = self._call(self.one, ops[0])
         assert first is not None  # it is alone as yet
-        waiting: Future[tuple[Any, Seen] | None] = self._thread.submit(
-            self._call, self.two, ops[1]
-        )
+        waiting: Future[tuple[Any, Seen] | None] = self._thread.submit(self._call, self.two, ops[1])
+        begun.append(waiting)
         blocked = self._is_blocked(waiting)
         self.counts["blocked"] += blocked
         if second_first and not blocked:

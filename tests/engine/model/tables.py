@@ -138,10 +138,10 @@ class Tables:
         else:
             self._put(plan.id, 0, bad=False)
 
-    def _put(self, id: str, deliveries: int, *, bad: bool) -> None:
+    def _put(self, id: str, deliveries: int, *, bad: bool, lost: bool = False) -> None:
         due = self.jobs[id].due
         table = "scheduled" if due is not None and due > self.now else "ready"
-        self.places[id] = Place(table, deliveries, bad)
+        self.places[id] = Place(table, deliveries, bad, lost=lost)
 
     def join(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Have what waits at, or beside, a place wait for another parent too."""
@@ -203,7 +203,8 @@ class Tables:
                     if node.joined and waiting in self.nodes:
                         told = self.nodes[waiting]
                         told.joined = (told.joined or ()) + node.joined
-        return freed + (self.free(opened) if opened else [])
+        later = self.free(opened) if opened else []
+        return freed + [one._replace(fed_by=None) for one in later]
 
     def place(self, freed: Iterable[Freed]) -> None:
         for one in freed:
