@@ -128,7 +128,9 @@ class Session:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.conn = psycopg.connect(
-            engine.dsn, autocommit=True, options="-c lock_timeout=10s -c jit=off -c synchronous_commit=off"
+            engine.dsn,
+            autocommit=True,
+            options="-c lock_timeout=10s -c jit=off -c synchronous_commit=off",
         )
         register(self.conn.adapters)
         self._prepared: set[bytes] = set()
@@ -270,7 +272,7 @@ class Session:
         raw = self._look()
         return Seen(
             frozenset(row[0] for row in raw["scheduled"]),
-            frozenset(row[4] for row in raw["running"]),
+            frozenset(row[0] for row in raw["ready"]),
             frozenset(row[0] for row in raw["results"]),
         )
 

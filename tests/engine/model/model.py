@@ -256,8 +256,8 @@ class Model(Tables):
         for id, place in list(self.places.items()):
             if place.table != "running" or place.worker in self.workers:
                 continue
-            if seen is not None and place.token in seen.running:
-                continue  # somebody is just ending it
+            if seen is not None and id not in tokens and id not in seen.ready:
+                continue  # somebody is just ending it, or has just begun it
             if place.deliveries < self.jobs[id].plan.most:
                 self.places[id] = Place("ready", place.deliveries, place.bad)
                 continue
@@ -296,6 +296,11 @@ class Model(Tables):
                 del self.cancels[id]
         self.late = [one for one in self.late if one[4] > self.now - WEEK]
         self.stopped = {w: at for w, at in self.stopped.items() if at > self.now - WEEK}
+
+    def runs_otherwise(self, ending: Ending) -> bool:
+        """Whether a job runs, but not by the run that an outcome is of."""
+        place = self.places.get(ending.id)
+        return place is not None and place.token not in (0, ending.token)
 
     def wishes(self, worker: int) -> set[tuple[int, bool]]:
         """Runs of a worker that are to be cancelled, and whether by force."""

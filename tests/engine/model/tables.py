@@ -68,7 +68,7 @@ class Seen(NamedTuple):
     """What the engine's tables held right after a call among other open transactions."""
 
     scheduled: frozenset[str]
-    running: frozenset[int]
+    ready: frozenset[str]
     results: frozenset[str]
 
 
