@@ -1,4 +1,4 @@
-"""The whole engine against its model: its real functions, called as nodes and clients do, in any order.
+"""The whole engine against its model: its real functions, called in any order.
 
 What the rules are is in `model/machine.py`. ENGINE_SECONDS says for how long sequences of rules are
 tried; without it there are a few, always the same ones.

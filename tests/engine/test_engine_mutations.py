@@ -1,4 +1,4 @@
-"""The model test notices each of the breaks of the engine that `model/mutations.py` lists."""
+"""The models notice each of the breaks of the engine that `model/mutations.py` lists."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from tests.engine.model.database import Engine
 from tests.engine.model.machine import close
-from tests.engine.model.mutations import MUTATIONS, Mutation, broken
+from tests.engine.model.mutations import MUTATIONS, OF_GATES, Mutation, broken
 from tests.engine.model.running import run_sequences
+from tests.engine.test_gates_model import GatesMachine
 from tests.support.database import delete_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.model]
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(0)]
 
 EXAMPLES = 400  #: sequences within which each is found
 
@@ -27,11 +30,46 @@ def engine(_migrated: tuple[str, list[str]]) -> Iterator[Engine]:
     delete_rows(*_migrated)
 
 
-@pytest.mark.timeout(0)
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name.replace(" ", "_"))
+def _name(mutation: Mutation) -> str:
+    return mutation.name.replace(" ", "_")
+
+
+def _say(mutation: Mutation, began: float, error: Exception) -> None:
+    what = (str(error) or repr(error)).splitlines()[0]
+    print(f"{mutation.name}: {time.monotonic() - began:.1f} s: {what[:150]}")  # noqa: T201
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=_name)
 def test_a_break_is_noticed(engine: Engine, mutation: Mutation) -> None:
     began = time.monotonic()
-    with broken(engine.dsn, mutation), pytest.raises(BaseException) as caught:  # noqa: PT011, B017
+    with broken(engine.dsn, mutation), pytest.raises(Exception) as caught:  # noqa: PT011
         run_sequences(engine, examples=EXAMPLES, shrink=False)
-    what = str(caught.value).splitlines() or [repr(caught.value)]
-    print(f"{mutation.name}: {time.monotonic() - began:.1f} s: {what[0][:150]}")  # noqa: T201
+    _say(mutation, began, caught.value)
+
+
+@pytest.fixture
+def database(_migrated: tuple[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
+    yield _migrated
+    delete_rows(*_migrated)
+
+
+@pytest.mark.parametrize("mutation", OF_GATES, ids=_name)
+def test_a_break_of_the_limits_is_noticed(
+    database: tuple[str, list[str]], mutation: Mutation
+) -> None:
+    GatesMachine.dsn, GatesMachine.tables = database[0], tuple(database[1])
+    began = time.monotonic()
+    with broken(database[0], mutation), pytest.raises(Exception) as caught:  # noqa: PT011
+        run_state_machine_as_test(
+            GatesMachine,
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    _say(mutation, began, caught.value)

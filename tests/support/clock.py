@@ -1,7 +1,7 @@
 """A clock that tests set: all that the database has noted moves into the past.
 
-The engine reads the server's clock, in functions that no test may change. That an hour goes by is the
-same as every stored time being an hour earlier.
+The engine reads the server's clock, in functions that no test may change. That an hour goes by is
+the same as every stored time being an hour earlier.
 """
 
 from __future__ import annotations

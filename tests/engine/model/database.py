@@ -54,10 +54,12 @@ select json_build_object(
     r.job_id, r.deliveries, r.flags, r.queue_id, r.priority, r.seq = j.seq and r.tag = 0)), '[]')
   from pgcelery.ready r left join pgcelery.jobs j on j.id = r.job_id),
  'running', (select coalesce(json_agg(json_build_array(
-    r.job_id, r.delivery, r.flags, r.queue_id, r.token, r.worker_id)), '[]') from pgcelery.running r),
+    r.job_id, r.delivery, r.flags, r.queue_id, r.token, r.worker_id)), '[]')
+  from pgcelery.running r),
  'nodes', (select coalesce(json_agg(json_build_array(
     n.job_id, n.pending, n.failed, n.joined)), '[]') from pgcelery.nodes n),
- 'edges', (select coalesce(json_agg(json_build_array(e.parent, e.child)), '[]') from pgcelery.edges e),
+ 'edges', (select coalesce(json_agg(json_build_array(e.parent, e.child)), '[]')
+  from pgcelery.edges e),
  'results', (select coalesce(json_agg(json_build_array(
     s.id, s.state, s.token, convert_from(s.result, 'UTF8'),
     ceil(extract(epoch from s.expires_at - now()) / {u}), s.finished_at is not null)), '[]')
@@ -272,7 +274,7 @@ class Session:
         raw = self._look()
         return Seen(
             frozenset(row[0] for row in raw["scheduled"]),
-            frozenset(row[0] for row in raw["ready"]),
+            {row[0]: row[1] for row in raw["ready"]},
             frozenset(row[0] for row in raw["results"]),
         )
 
@@ -310,7 +312,7 @@ class Session:
             last,
             parked,
             sent,
-        ) in raw["jobs"]:  # noqa: E501
+        ) in raw["jobs"]:
             was = None if sent is None else (queues[sent[0]], *sent[1:])
             fixed = (queues[queue], *kept, at(due), at(expires), parents, awaited, leads)
             jobs[id] = (*fixed, workflow, _tuple(joined), last, parked, was)

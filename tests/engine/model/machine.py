@@ -96,7 +96,8 @@ INTENTS: dict[str, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 _MEETING = (
     "enqueue", "repeat", "twice", "step", "step", "step", "again", "stale", "relay", "relay", "end",
-    "maintain", "maintain", "reclaim", "cancel", "cancel", "cancel_workflow", "replay", "forget", "purge",
+    "maintain", "maintain", "reclaim", "cancel", "cancel", "cancel_workflow",
+    "replay", "forget", "purge",
 )  # fmt: skip
 
 

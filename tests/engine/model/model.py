@@ -119,9 +119,14 @@ class Model(Tables):
         handed = []
         for one in freed:
             job = self.jobs.get(one.id)
-            if job and job.plan.queue in queues and job.plan.delay is job.plan.lives is None:
-                if job.due is None or job.due <= self.now:
-                    handed.append(one)
+            due = job is not None and (job.due is None or job.due <= self.now)
+            if (
+                job
+                and due
+                and job.plan.queue in queues
+                and job.plan.delay is job.plan.lives is None
+            ):
+                handed.append(one)
         order = self._in_turn(one.id for one in handed)[:room]
         claims = [
             self._start(me, one.id, Place("", 0, one.failed), tokens.get(one.id, 0), 1, one.fed_by)
@@ -256,7 +261,8 @@ class Model(Tables):
         for id, place in list(self.places.items()):
             if place.table != "running" or place.worker in self.workers:
                 continue
-            if seen is not None and id not in tokens and id not in seen.ready:
+            returned = seen is None or seen.ready.get(id) == place.deliveries
+            if not returned and id not in tokens:
                 continue  # somebody is just ending it, or has just begun it
             if place.deliveries < self.jobs[id].plan.most:
                 self.places[id] = Place("ready", place.deliveries, place.bad)

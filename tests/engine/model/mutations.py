@@ -28,7 +28,10 @@ MUTATIONS = [
     ),
     Mutation("end: no fence", "end_v1", "where r.token = end_v1.run and", "where"),
     Mutation(
-        "children: counted down twice", "free_v1", "n.pending - l.arrived", "n.pending - 2 * l.arrived"
+        "children: counted down twice",
+        "free_v1",
+        "n.pending - l.arrived",
+        "n.pending - 2 * l.arrived",
     ),
     Mutation(
         "children: freed with a parent missing",
@@ -73,9 +76,16 @@ MUTATIONS = [
         "s.id = o.id and o.workflow in",
         "false and o.workflow in",
     ),
-    Mutation("upkeep: forgets that a run is lost", "maintain_v3", "d.flags | 32 from", "d.flags from"),
+    Mutation(
+        "upkeep: forgets that a run is lost", "maintain_v3", "d.flags | 32 from", "d.flags from"
+    ),
     Mutation("upkeep: takes runs of the living", "maintain_v3", "w.lease_until < now()", "true"),
-    Mutation("reclaim: counts a delivery", "reclaim_v2", "l.delivery - 1, l.flags", "l.delivery, l.flags"),
+    Mutation(
+        "reclaim: counts a delivery",
+        "reclaim_v2",
+        "l.delivery - 1, l.flags",
+        "l.delivery, l.flags",
+    ),
     Mutation(
         "late outcome: takes the wish to cancel",
         "finish_v4",
@@ -83,7 +93,9 @@ MUTATIONS = [
         "d.state >= 10",
     ),
     Mutation("result: written over when final", "put_result_v1", "where s.finished_at is null", ""),
-    Mutation("cancel: children not told", "cancel_v1", "if job.flags & 1 = 1 then", "if false then"),
+    Mutation(
+        "cancel: children not told", "cancel_v1", "if job.flags & 1 = 1 then", "if false then"
+    ),
     Mutation("cancel: no wish for what runs", "cancel_v1", "if ended then", "if true then"),
     Mutation(
         "relay: ignores a wish to cancel",
@@ -102,7 +114,13 @@ MUTATIONS = [
     Mutation("enqueue: twice in one call", "enqueue_v4", "(twice is null or", "(true or"),
     Mutation("join: counted once a place", "join_v2", "coalesce(n.joined, '{}') ||", "n.joined ||"),
     Mutation("purge: children not told", "purge_v2", "cardinality(awaited) > 0", "false"),
-]  # fmt: skip
+]
+
+#: of what the model of limits holds
+OF_GATES = [
+    Mutation("slots: not given back", "release_v2", "l.in_use - f.slots", "l.in_use"),
+    Mutation("slots: more than there are", "pass_v1", "other.in_use >= other.slots", "false"),
+]
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from tests.engine.model.model import Model
 from tests.engine.model.plans import LEASE, UPKEEP_LEASE, Claim, Ending, Plan
 from tests.engine.model.tables import Seen
 
-
 States = dict[str, int | None]  #: by id
 
 

@@ -1,7 +1,7 @@
 """What the rules send, with times in whole units, and how the engine is told.
 
-All that is decided by time lies half a unit away from the moments at which rules run, so that it does
-not matter how long the rules themselves take.
+All that is decided by time lies half a unit away from the moments at which rules run, so that it
+does not matter how long the rules themselves take.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Two transactions that are open at the same time, and what they may have come to.
 
-The first one's call is made, then the second one's; then they end, in either order, one of them perhaps
-by a rollback. A second one that waits for the first's locks goes on once that has ended. What they
-leave must be what one after the other would have left.
+The first one's call is made, then the second one's; then they end, in either order, one of them
+perhaps by a rollback. A second one that waits for the first's locks goes on once that has ended.
+What they leave must be what one after the other would have left.
 """
 
 from __future__ import annotations
@@ -142,9 +142,9 @@ def settle(model: Model, done: list[Done], dump: Callable[[], dict[str, Any]]) -
 def forgive(model: Model, engine: dict[str, Any], done: list[Done]) -> None:
     """Take over what two that did not see each other may leave, and what does no harm.
 
-    A wish to cancel what another transaction was just ending is about nothing, and upkeep deletes it.
-    A workflow that is cancelled while it is replayed may stay stopped: what it still comes to is
-    cancelled.
+    A wish to cancel what another transaction was just ending is about nothing, and upkeep deletes
+    it. A workflow that is cancelled while it is replayed may stay stopped: what it still comes to
+    is cancelled.
     """
     if {type(one.op) for one in done} == {CancelWorkflow, Replay}:
         model.stopped = {**engine["stopped"], **model.stopped}

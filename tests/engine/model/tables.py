@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pgcelery.engine import State
 from tests.engine.model.plans import Plan
 
 AWAITED, BAD, CANCELLED, EXPIRED, LOST = 1, 4, 8, 16, 32
@@ -68,7 +67,7 @@ class Seen(NamedTuple):
     """What the engine's tables held right after a call among other open transactions."""
 
     scheduled: frozenset[str]
-    ready: frozenset[str]
+    ready: dict[str, int]  #: with deliveries so far
     results: frozenset[str]
 
 
@@ -91,14 +90,7 @@ class Tables:
 
     def enqueue(self, plans: Sequence[Plan]) -> set[str]:
         """Insert jobs; gives the ids that existed."""
-        for plan in plans:
-            found, job = self.results.get(plan.id), self.jobs.get(plan.id)
-            if not (plan.again and found and found.final):
-                continue
-            if job is None or (found.token is not None and job.plan.payload != plan.payload):
-                del self.results[plan.id]
-                if job is not None:
-                    job.parked, job.joined, job.last_token = True, None, None
+        self._begin_anew(plans)
         waited_for = {parent for plan in plans for parent in plan.parents}
         born: set[str] = set()
         for plan in plans:
@@ -116,6 +108,17 @@ class Tables:
             if plan.id in born and plan.workflow in self.stopped:
                 self.cancels.setdefault(plan.id, (False, self.now))
         return ids - born
+
+    def _begin_anew(self, plans: Sequence[Plan]) -> None:
+        """Have ids that have ended taken over by what is not the same send."""
+        for plan in plans:
+            found, job = self.results.get(plan.id), self.jobs.get(plan.id)
+            if not (plan.again and found and found.final):
+                continue
+            if job is None or (found.token is not None and job.plan.payload != plan.payload):
+                del self.results[plan.id]
+                if job is not None:
+                    job.parked, job.joined, job.last_token = True, None, None
 
     def _bear(self, plan: Plan, old: Job | None, awaited: bool) -> None:
         due = None if plan.due is None else self.now + plan.due
