@@ -275,7 +275,7 @@ class Session:
         return Seen(
             frozenset(row[0] for row in raw["scheduled"]),
             {row[0]: row[1] for row in raw["ready"]},
-            frozenset(row[0] for row in raw["results"]),
+            frozenset(row[0] for row in raw["results"] if row[4] is not None and row[4] <= 0),
         )
 
     def dump(self, now: int) -> dict[str, Any]:

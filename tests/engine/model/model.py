@@ -287,8 +287,8 @@ class Model(Tables):
             if job.workflow and not (id in self.results and self.results[id].final)
         }
         for id, result in old.items():
-            if seen is not None and id in seen.results:
-                continue  # locked, or kept: the dump says which
+            if seen is not None and id in seen.overdue:
+                continue  # somebody had it locked
             job = self.jobs.get(id)
             if job and job.awaited and job.workflow in living:
                 self.results[id] = result._replace(expires=self.now + 60)

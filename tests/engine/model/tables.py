@@ -68,7 +68,7 @@ class Seen(NamedTuple):
 
     scheduled: frozenset[str]
     ready: dict[str, int]  #: with deliveries so far
-    results: frozenset[str]
+    overdue: frozenset[str]  #: results that are past their time
 
 
 @dataclass
