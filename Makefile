@@ -39,7 +39,9 @@ TIER ?= core
 celery-suite:  ## Celery's own integration tests on pgcelery; TIER=core, stretch or all
 	$(PY) -m tests.celery_compat.suite --tier $(TIER)
 
-model:  ## gates against their model, for longer than in `test`; GATES=2000
+model:  ## the engine and its limits against their models, and breaks of it; ENGINE_SECONDS=90 GATES=2000
+	ENGINE_SECONDS=$(or $(ENGINE_SECONDS),90) $(PY) -m pytest -q -s -o timeout=0 -m "slow or model" \
+		tests/engine/test_engine_model.py tests/engine/test_engine_mutations.py
 	GATES_EXAMPLES=$(or $(GATES),2000) GATES_STEPS=60 $(PY) -m pytest -q -o timeout=0 tests/engine/test_gates_model.py
 
 limits:  ## 100,000 tasks over 1,000 keys, while workers are killed

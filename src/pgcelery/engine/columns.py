@@ -171,7 +171,7 @@ def _rules(job: NewJob) -> str | None:
 
 
 def columns(jobs: Sequence[NewJob], queue_id: Mapping[QueueKey, int]) -> list[Array]:
-    """Turn checked jobs into the seventeen array arguments of ``enqueue_v3``, in its order."""
+    """Turn checked jobs into the seventeen array arguments of ``enqueue_v4``, in its order."""
     edges = [(parent, job.id) for job in jobs for parent in job.parents]
     edges += [(job.id, place) for job in jobs for place in job.joins]
     waited_for = frozenset(parent for parent, _ in edges)

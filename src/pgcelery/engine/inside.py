@@ -79,7 +79,7 @@ class Inside:
     def enqueue(
         self, conn: Any, jobs: Sequence[NewJob], queue_ids: Mapping[QueueKey, int]
     ) -> tuple[list[str], list[str]]:
-        """Insert jobs that were checked; gives what ``enqueue_v3`` does.
+        """Insert jobs that were checked; gives what ``enqueue_v4`` does.
 
         Workers are told by the commit, which holds a lock of the whole server until it is on disk,
         as every commit does that notifies.

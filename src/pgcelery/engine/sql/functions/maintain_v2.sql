@@ -116,7 +116,8 @@ begin
         returning queue_id
     ), ending as (
         insert into pgcelery.running as c (token, job_id, worker_id, queue_id, delivery, flags)
-        select nextval('pgcelery.tokens'), d.job_id, me, d.queue_id, d.delivery, d.flags
+        select nextval('pgcelery.tokens'), d.job_id, me, d.queue_id, d.delivery,
+               d.flags | 32
         from judged d
         where d.over
         returning c.token, c.job_id
@@ -177,7 +178,9 @@ begin
     select count(*) into pruned from gone;
 
     delete from pgcelery.cancels c where c.requested_at < now() - interval '1 day'
-        and not exists (select from pgcelery.running r where r.job_id = c.job_id);
+        and not exists (select from pgcelery.running r where r.job_id = c.job_id)
+        and not exists (select from pgcelery.jobs j left join pgcelery.results s on s.id = j.id
+                        where j.id = c.job_id and s.finished_at is null);
     -- Of large tables a part in each round.
     delete from pgcelery.lines l where (l.name, l.key) in (
         select i.name, i.key

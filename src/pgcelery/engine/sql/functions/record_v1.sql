@@ -1,5 +1,5 @@
 -- Record, in the transaction that holds what a run did, that it completed: what step_v3 does with an
--- outcome, by finish_v3, free_v1 and place_v2, but that it claims nothing and lets nobody through
+-- outcome, by finish_v4, free_v1 and place_v2, but that it claims nothing and lets nobody through
 -- gates: it leaves word for the next step. The delete of the running row is the fence, and the first
 -- lock that this takes on the engine's rows; between it and the commit the client may be silent for
 -- hold_ms, after which the server ends the session and with it the lock. Row 2: the token is not
@@ -61,7 +61,7 @@ begin
                           order by u.place);
     end if;
     select * into f
-    from pgcelery.finish_v3(
+    from pgcelery.finish_v4(
         began.worker_id, array[record_v1.run], array[record_v1.id], array[10::smallint],
         array[record_v1.result], array[record_v1.ttl_s], f_tokens, f_ids, f_queue_ids, f_priorities,
         f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls, f_parents,

@@ -1,2 +1,2 @@
 -- Insert jobs; one row: the ids that were not created, and who is there for each.
-select existing, holders from pgcelery.enqueue_v3(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+select existing, holders from pgcelery.enqueue_v4(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);

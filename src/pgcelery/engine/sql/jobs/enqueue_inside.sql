@@ -3,7 +3,7 @@
 -- begin of a transaction that may be old.
 select e.existing, e.holders,
        (select count(pg_notify(%s, t.payload)) from unnest(%s::text[]) as t(payload))
-from pgcelery.enqueue_v3(
+from pgcelery.enqueue_v4(
     %s, %s, %s, %s, %s, %s,
     array(select d.delay_s + extract(epoch from statement_timestamp() - now())
           from unnest(%s::double precision[]) with ordinality as d(delay_s, place)

@@ -1,0 +1,62 @@
+"""How many sequences of rules are run, and from where."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.engine.model.database import Engine
+from tests.engine.model.machine import EngineMachine
+
+EXAMPLES = 60  #: sequences of a run that is not timed
+STEPS = 50  #: rules of a sequence, at most
+
+
+def run_sequences(
+    engine: Engine, *, examples: int = EXAMPLES, seconds: float = 0, shrink: bool = True
+) -> str:
+    """Run sequences of rules until one fails or there were enough; say what that came to.
+
+    Args:
+        engine: On a database of its own.
+        examples: How many; always the same ones.
+        seconds: How long, instead: as many, with other ones each time.
+        shrink: Look for the shortest sequence that fails.
+    """
+
+    class Machine(EngineMachine):
+        pass
+
+    Machine.engine = engine
+    began = time.monotonic()
+    rounds = 0
+    while True:
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=STEPS,
+                deadline=None,
+                derandomize=not seconds,
+                database=None,
+                phases=list(Phase) if shrink else [Phase.generate],
+                suppress_health_check=list(HealthCheck),
+                print_blob=True,
+            ),
+        )
+        rounds += 1
+        took = time.monotonic() - began
+        if took >= seconds:
+            break
+    per_s = Machine.steps / took
+    pairs = ", ".join(f"{many} {what}" for what, many in sorted(Machine.counts.items()))
+    return (
+        f"{rounds * examples} sequences, {Machine.steps} rules in {took:.0f} s"
+        f" ({per_s:.0f} a second); {pairs}"
+    )
+
+
+__all__ = ["os", "run_sequences"]
