@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pgcelery.engine import notices
 from pgcelery.engine.appetite import Appetite
 from pgcelery.engine.arrays import BigintArray, TextArray
 from pgcelery.engine.client import Client, packed
@@ -36,6 +37,7 @@ from pgcelery.engine.statements import (
     wide_row,
 )
 from pgcelery.engine.territory import OWN, Territory
+from pgcelery.engine.withholding import Withholding
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Node:
         name: str,
         info: Mapping[str, Any],
         labels: Mapping[str, str],
-        claimed: Callable[[list[tuple[Job, Row]]], None],
+        claimed: Callable[[list[tuple[Job, Row]], bool], None],
         recorded: Callable[[Outcome], None],
         late: Callable[[Outcome, str], None],
         cancel: Callable[[Row], None],
@@ -83,6 +85,14 @@ class Node:
         self.again = Tray()
         self.doubts = Doubts()
         self._flying: set[str] = set()  # names of statements sent and not answered
+        self.withholding = Withholding(
+            self.territory,
+            self._sql,
+            self._send,
+            self._flying,
+            lambda claims: self._take(claims, drawn=True),
+            lambda place: self._woken(place, False, time.monotonic()),
+        )
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
         now = time.monotonic()
@@ -128,12 +138,7 @@ class Node:
             self._broken(str(exc), now)
 
     def _broken(self, why: str, now: float) -> None:
-        logger.warning(
-            "database connection lost (%s); trying again in %.1f s",
-            why.splitlines()[0] if why else "no reason given",
-            self._reconnect_s,
-            extra={"action": "node.disconnected"},
-        )
+        notices.disconnected(why, self._reconnect_s)
         self.link.close()
         self._flying.clear()
         self.ended.take_back(now)
@@ -171,6 +176,7 @@ class Node:
 
     def _story(self) -> list[Param]:
         told = {**self.info, "labels": self.territory.labels, "draining": self.draining}
+        told["rates"] = self.withholding.throttle.rates
         return [TextArray.of(list(self.territory.queues)), json.dumps(told, default=str)]
 
     def inform(self) -> None:
@@ -200,13 +206,7 @@ class Node:
 
         def refused(state: str, text: str) -> None:
             self._flying.discard(key)
-            logger.error(
-                "the database refused to %s: %s (%s)",
-                key,
-                text,
-                state,
-                extra={"action": "node.refused", "sqlstate": state},
-            )
+            notices.refused(key, text, state)
             self._quiet_until = time.monotonic() + _REFUSED_PAUSE_S
             if on_refused is not None:
                 on_refused(state)
@@ -254,6 +254,7 @@ class Node:
             self._send(
                 "beat", self._sql.beat, [self.worker_id, float(self.config.lease_s)], self._beaten
             )
+            self.territory.hope()
             self._survey(beat=True)
         elif self.territory.unsure and now >= self._quiet_until:
             self._survey(beat=False)
@@ -270,6 +271,7 @@ class Node:
             )
         self._reschedule()
         self._unclaim()
+        self.withholding.withhold(self.worker_id)
         self._step(now, min(want, self.config.max_batch), busy)
 
     def _survey(self, *, beat: bool) -> None:
@@ -310,8 +312,11 @@ class Node:
         self._send("unclaim", self._sql.unclaim, [BigintArray.of(sorted(claims))], gone)
 
     def _step(self, now: float, want: int, busy: bool) -> None:
-        if "step" in self._flying or self.link.state is not LinkState.OPEN:
+        if self.link.state is not LinkState.OPEN or self.worker_id is None:
             return
+        if self._flying & {"step", "draw"}:
+            return
+        want -= self.withholding.draw(self.worker_id, now, want)
         tray = self.ended
         flush = bool(tray.waiting) and (
             not busy
@@ -369,11 +374,11 @@ class Node:
         if not self.ready:
             return 1.0
         due = [self._beat_at, self._maintain_at]
-        if "step" not in self._flying:
+        if not self._flying & {"step", "draw"}:
             if self.ended.waiting:
                 due.append((self.ended.since or now) + _LINGER_S)
             if want > 0:
-                due.append(self._appetite.next(now))
+                due += [self._appetite.next(now), self.withholding.throttle.draw_at(now)]
         return max(0.0, max(min(due), self._quiet_until) - now)
 
     # -- answers --------------------------------------------------------------------------------
@@ -393,9 +398,11 @@ class Node:
             outcomes = {outcome.id: outcome for outcome in ended}
             self._take(claims, outcomes)
 
-    def _take(self, claims: list[Row], ended: Mapping[str, Outcome] | None = None) -> None:
+    def _take(
+        self, claims: list[Row], ended: Mapping[str, Outcome] | None = None, *, drawn: bool = False
+    ) -> None:
         name_of = self.territory.name_of
-        self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims])
+        self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims], drawn)
 
     def _rescheduled(self, rows: Rows) -> None:
         decoded = [outcome_row(cells) for cells in rows]
@@ -408,12 +415,7 @@ class Node:
         for outcome in outcomes:
             self.doubts.settle(outcome.token)
             if outcome.id in late:
-                logger.warning(
-                    "outcome of job %s refused: %s",
-                    outcome.id,
-                    late[outcome.id],
-                    extra={"action": "job.late", "job_id": outcome.id, "token": outcome.token},
-                )
+                notices.late(outcome, late[outcome.id])
                 self._late(outcome, late[outcome.id])
             else:
                 self._recorded(outcome)
@@ -466,12 +468,7 @@ class Node:
         claims = [row for row in decoded if row.kind is Kind.CLAIM]
         for row in decoded:
             if row.kind is Kind.UPKEEP and (row.priority or row.delivery):
-                logger.warning(
-                    "%d silent workers buried, %d runs taken from them",
-                    row.priority,
-                    row.delivery,
-                    extra={"action": "upkeep.reaped"},
-                )
+                notices.reaped(row)
         self._spread(decoded, satisfied=False, now=time.monotonic())
         if claims:
             self._take(claims)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Literal
 
 from pgcelery.engine.config import EngineConfig
@@ -44,6 +45,7 @@ class Worker:
         queues: Names of the queues it serves, none before another.
         info: Kept in its row for those who look.
         labels: What jobs may ask for (`NewJob.placement`); ``worker`` is its name unless given.
+        rates: How many jobs a second it may begin, by name; see `set_rates`.
         on_control: Called with each broadcast message and whom to answer.
         on_beat: Called after each renewal of the lease.
     """
@@ -58,6 +60,7 @@ class Worker:
         queues: Sequence[str],
         info: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
+        rates: Mapping[str, float] | None = None,
         on_control: Callable[[bytes, str | None], None] | None = None,
         on_beat: Callable[[], None] | None = None,
     ) -> None:
@@ -82,7 +85,9 @@ class Worker:
             beaten=on_beat or (lambda: None),
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
         )
-        self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
+        self._throttle = self._node.withholding.throttle
+        self._throttle.set_rates(rates or {})
+        self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool, or is held
         self._how: How | None = None
         self._deadline: float | None = None
         self._recalled = False
@@ -172,6 +177,18 @@ class Worker:
 
         self.call(change)
 
+    def set_rates(self, rates: Mapping[str, float]) -> None:
+        """Begin no more than so many jobs a second of these names, and any number of others.
+
+        At once, also for what waits for the rates that it had.
+        """
+
+        def change() -> None:
+            self.pool.submit(self._throttle.set_rates(rates))
+            self._node.inform()
+
+        self.call(change)
+
     @property
     def draining(self) -> bool:
         """Whether it claims nothing."""
@@ -244,12 +261,14 @@ class Worker:
             timeout = min(timeout, tick_s)
         if self._how is not None and self._deadline is not None:
             timeout = min(timeout, max(0.0, self._deadline - now))
+        timeout = min(timeout, self._throttle.next_in(now))
         self._watch()
         for key, _ in self._selector.select(timeout):
             if key.fd == self._waker:
                 self._answer_calls()
         self._collect()
         self._node.advance(time.monotonic())
+        self._begin_held()
         if self._node.link.state is LinkState.OPEN:
             self._enter()
             self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
@@ -262,7 +281,7 @@ class Worker:
     def _want(self) -> int:
         if self._how is not None or self._node.draining or not self._node.territory.queues:
             return 0
-        return self.pool.capacity()
+        return max(0, self.pool.capacity() - self._throttle.due(time.monotonic()))
 
     def _watch(self) -> None:
         """Bring the selector up to what the pool and the link want."""
@@ -332,7 +351,7 @@ class Worker:
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
             queues = ((number, name) for name, number in node.territory.queues.items())
-            self.pool.allow(Terms(node.worker_id, tuple(queues)))
+            self.pool.allow(Terms(node.worker_id, tuple(queues), self._throttle.names))
         else:
             self.pool.allow(None)
 
@@ -341,13 +360,13 @@ class Worker:
         config = self.config
         if not self._tokens or time.monotonic() - self._node.beat_ok_at < config.lease_s * 0.8:
             return
-        for job in self.pool.recall():
+        for job in [*self.pool.recall(), *self._throttle.recall()]:
             self._tokens.pop(job.id, None)
             self._handler.finished(Outcome(job.id, job.token, State.AVAILABLE))
 
     # -- what the node tells --------------------------------------------------------------------
 
-    def _claimed(self, claims: list[tuple[Job, Row]]) -> None:
+    def _claimed(self, claims: list[tuple[Job, Row]], drawn: bool) -> None:
         now = time.monotonic()
         jobs = []
         for job, row in claims:
@@ -364,9 +383,28 @@ class Worker:
                 self._lose(job, Lost("expired", "it expired before it began"), now)
             else:
                 jobs.append(job)
+        if jobs and self._throttle.names:
+            jobs = self._sift(jobs, now, drawn=drawn)
         if jobs:
             self._begun(jobs)
             self.pool.submit(jobs)
+        self._begin_held()
+
+    def _sift(self, jobs: list[Job], now: float, *, drawn: bool) -> list[Job]:
+        """Hold, or withhold, what may not begin now; give the others."""
+        stopping = self._how is not None or self._node.draining
+        free, held, withheld = self._throttle.sift(jobs, now, drawn=drawn, stopping=stopping)
+        if held:
+            self._begun(held)
+            self._throttle.hold(held)
+        self._node.withholding.put(withheld)
+        return free
+
+    def _begin_held(self) -> None:
+        """Let what is held begin whose turn has come, as far as there is room for it."""
+        now = time.monotonic()
+        if self._throttle.due(now):
+            self.pool.submit(self._throttle.begin(now, self.pool.capacity()))
 
     def _begun(self, jobs: list[Job]) -> None:
         """Keep in mind what is in the pool now, and tell of it."""
@@ -390,7 +428,13 @@ class Worker:
         self._handler.finished(outcome)
 
     def _cancel(self, row: Row) -> None:
-        if row.flags and row.job_id and self._tokens.get(row.job_id) == row.token:
+        if not row.job_id or self._tokens.get(row.job_id) != row.token:
+            return
+        held = self._throttle.withdraw(row.job_id)
+        if held is not None:
+            del self._tokens[held.id]
+            self._lose(held, Lost("cancelled", "cancelled before it began"), time.monotonic())
+        elif row.flags:
             self.pool.terminate(row.job_id, row.priority or 15)
 
     def _message(self, body: bytes, reply_to: str | None) -> None:
@@ -405,7 +449,8 @@ class Worker:
 
     def _give_back(self, *, waiting_s: float = 0.0) -> None:
         now = time.monotonic()
-        for job in self.pool.recall(waiting_s=waiting_s):
+        held = self._throttle.recall(now - waiting_s if waiting_s else inf)
+        for job in [*self.pool.recall(waiting_s=waiting_s), *held]:
             self._tokens.pop(job.id, None)
             self._node.put(Outcome(job.id, job.token, State.AVAILABLE), now)
 

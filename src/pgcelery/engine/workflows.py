@@ -212,6 +212,7 @@ class Workflows:
         }
         # Not repeated when the answer got lost: these jobs may have ended once more by then.
         with self._connections.lend() as conn, conn.transaction():
+            conn.execute(load("workflows/home", self.config.schema), params)
             query = load("workflows/replay", self.config.schema)
             row = conn.execute(query, params, binary=True).fetchone()
         assert row is not None
