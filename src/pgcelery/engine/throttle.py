@@ -28,6 +28,7 @@ class _Line:
     def __init__(self, interval_s: float) -> None:
         self.interval_s = interval_s
         self.last = -inf  # when the last one began, or should have
+        self.since = -inf  # when the first that is held came
         self.held: deque[Job] = deque()
 
     @property
@@ -44,7 +45,7 @@ class _Line:
         return int(left_s / self.interval_s) + 1 if left_s >= 0 else 0
 
     def begin(self, now: float) -> Job:
-        self.last = max(self.next_at, now - _LATE_S)
+        self.last = max(self.next_at, self.since, now - _LATE_S)
         return self.held.popleft()
 
 
@@ -117,12 +118,13 @@ class Throttle:
         names = {job.name for job in jobs}
         return {name: self._lines[name].room(now) for name in names if name in self._lines}
 
-    def hold(self, jobs: Sequence[Job]) -> None:
+    def hold(self, jobs: Sequence[Job], now: float) -> None:
         """Hold these until their turn comes."""
         for job in jobs:
             line = self._lines[job.name]
             if not line.held:
                 self._holding.append(line)
+                line.since = now
             line.held.append(job)
 
     # -- what is held ---------------------------------------------------------------------------

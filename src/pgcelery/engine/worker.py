@@ -396,7 +396,7 @@ class Worker:
         free, held, withheld = self._throttle.sift(jobs, now, drawn=drawn, stopping=stopping)
         if held:
             self._begun(held)
-            self._throttle.hold(held)
+            self._throttle.hold(held, now)
         self._node.withholding.put(withheld)
         return free
 
