@@ -131,7 +131,7 @@ class World:
     def withhold(self, *claims: Any, names: tuple[str, ...] = ("limited",)) -> list[int]:
         queues = IntegerArray.of(list(self.node.territory.queues.values()))
         tokens = BigintArray.of([claim.token for claim in claims])
-        rows = call(self.conn, "withhold", [self.node.id, tokens, queues, TextArray.of(names)])
+        rows = call(self.conn, "withhold", [tokens, queues, TextArray.of(names)])
         return [row[0] for row in rows]
 
     def draw(self, place: int, most: int) -> list[tuple]:

@@ -271,7 +271,7 @@ class Node:
             )
         self._reschedule()
         self._unclaim()
-        self.withholding.withhold(self.worker_id)
+        self.withholding.withhold()
         self._step(now, min(want, self.config.max_batch), busy)
 
     def _survey(self, *, beat: bool) -> None:

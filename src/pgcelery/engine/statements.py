@@ -154,7 +154,7 @@ def statements(schema: str) -> Statements:
         leave=make("leave", _INT4),
         reclaim=make("reclaim", _INT4, BigintArray.oid),
         unclaim=make("unclaim", BigintArray.oid),
-        withhold=make("withhold", _INT4, BigintArray.oid, IntegerArray.oid, TextArray.oid),
+        withhold=make("withhold", BigintArray.oid, IntegerArray.oid, TextArray.oid),
         draw=make("draw", _INT4, IntegerArray.oid, IntegerArray.oid),
         tell=make("tell", _TEXT, _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),

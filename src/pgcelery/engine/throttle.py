@@ -54,10 +54,14 @@ class Throttle:
 
     Args:
         territory: Knows the throttled places, and where there may be something to draw.
+
+    Attributes:
+        names: Those that have a rate.
     """
 
     def __init__(self, territory: Territory) -> None:
         self._territory = territory
+        self.names: tuple[str, ...] = ()
         self._lines: dict[str, _Line] = {}
         self._holding: list[_Line] = []  # those of them that hold something
 
@@ -65,11 +69,6 @@ class Throttle:
     def rates(self) -> dict[str, float]:
         """Starts a second, by name."""
         return {name: 1 / line.interval_s for name, line in self._lines.items()}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that have a rate."""
-        return tuple(self._lines)
 
     def set_rates(self, rates: Mapping[str, float]) -> list[Job]:
         """Have these rates, in starts a second, and no others, from now on.
@@ -82,6 +81,7 @@ class Throttle:
             line = lines.pop(name) if name in lines else _Line(1 / rate)
             line.interval_s = 1 / rate
             self._lines[name] = line
+        self.names = tuple(self._lines)
         self._holding = [line for line in self._holding if line not in lines.values()]
         self._territory.hope()
         return [job for line in lines.values() for job in line.held]

@@ -66,7 +66,7 @@ class Withholding:
             self._tokens.append(job.token)
             self._queues.add(job.queue)
 
-    def withhold(self, me: int) -> None:
+    def withhold(self) -> None:
         """Send those away."""
         if not self._tokens or "withhold" in self._flying:
             return
@@ -83,7 +83,7 @@ class Withholding:
         def refused(_: str) -> None:
             self._tokens += tokens
 
-        params: list[Param] = [me, BigintArray.of(sorted(tokens)), queues, names]
+        params: list[Param] = [BigintArray.of(sorted(tokens)), queues, names]
         self._send("withhold", self._sql.withhold, params, filled, refused)
 
     def draw(self, me: int, now: float, want: int) -> int:

@@ -5,7 +5,7 @@
 -- and keep others from being claimed meanwhile. What is to be cancelled stays where it is soon claimed.
 -- Repeating it does nothing. Returns the places that got jobs.
 create function pgcelery.withhold_v1(
-    me integer, tokens bigint[], queue_ids integer[], names text[]
+    tokens bigint[], queue_ids integer[], names text[]
 ) returns integer[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -50,7 +50,7 @@ begin
     with given as (
         delete from pgcelery.running r
         using unnest(tokens) as t(token)
-        where r.token = t.token and r.worker_id = me
+        where r.token = t.token
         returning r.job_id, r.delivery - 1 as deliveries, r.flags
     ), skipped as (
         delete from pgcelery.ready r
