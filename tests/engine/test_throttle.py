@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ from pgcelery.engine.throttle import Throttle
 from pgcelery.engine.workflows import Rerun
 from tests.support.jobs import Recorder, new_job, running
 from tests.support.nodes import SimNode, call, connect
+from tests.support.rates import excess, share
 from tests.support.relays import Notes, TellingPool, at_work, chain_of
 from tests.support.wait import wait_for
-
-_LATE_S = 0.02  # what a start may be late or, after a late one, early
 
 
 def limited(payload: bytes = b"note", **options: Any) -> NewJob:
@@ -74,6 +72,9 @@ def test_a_start_that_is_a_little_late_does_not_slow_down_those_after_it():
     assert begin(one, 5.008) == ["a"]
     assert begin(one, 5.099) == []
     assert begin(one, 5.1) == ["b"]
+    assert begin(one, 5.5) == ["c"]  # but what is missed by more is not made up for
+    one.hold([claimed("d")], 5.5)
+    assert begin(one, 5.58) == []
 
 
 def test_a_pause_saves_nothing_up():
@@ -175,6 +176,9 @@ def test_withheld_jobs_go_where_no_claim_looks_with_those_like_them_and_come_bac
     ]
     assert [row[1] for row in world.draw(place, 10)] == wanted[3:]
     assert world.draw(place, 10) == []
+    again = Outcome(jobs[0].id, rows[0][2], State.AVAILABLE)  # back to where it came from
+    world.node.again([again])
+    assert [claim.job_id for claim in world.node.step(1).claims] == [jobs[0].id]
     assert client.counts(["q"])["q"].ready == 0
 
 
@@ -230,6 +234,7 @@ def test_a_withheld_job_keeps_its_slots_and_gives_them_back_at_its_end(
     ended = Outcome(jobs[0].id, rows[0][2], State.COMPLETED)
     assert [claim.job_id for claim in world.node.step(2, [ended]).claims] == [jobs[1].id]
     (place,) = world.withhold(*world.node.runs.values())
+    assert world.ready(-place) == [jobs[1].id]  # the lane of what has passed gates
     client.cancel([jobs[1].id])
     assert world.one("select max(in_use) from pgcelery.lines") == 0
 
@@ -280,9 +285,8 @@ class Fleet:
         handler, pool = self.handlers[name], ThreadPool(size)
         return self.stack.enter_context(running(config, handler, pool=pool, name=name, **options))
 
-    def gaps(self, name: str | None = None) -> list[float]:
-        times = sorted(at for at, worker, _ in self.starts if name in (None, worker))
-        return [after - before for before, after in pairwise(times)]
+    def times(self, name: str | None = None) -> list[float]:
+        return [at for at, worker, _ in self.starts if name in (None, worker)]
 
     def began(self, *jobs: NewJob) -> int:
         ids = {job.id for job in jobs}
@@ -308,9 +312,8 @@ def test_a_worker_starts_no_faster_and_not_much_slower_than_its_rate(client: Cli
     client.enqueue(jobs)
     fleet.start("w", rates={"limited": 20})
     fleet.finish(jobs)
-    gaps = fleet.gaps()
-    assert min(gaps) >= 0.05 - _LATE_S
-    assert 30 * 0.05 - _LATE_S <= sum(gaps) <= 30 * 0.05 / 0.9
+    assert excess(fleet.times(), 20) == 0
+    assert share(fleet.times(), 20) > 0.8
     assert [id for _, _, id in fleet.starts] == [job.id for job in jobs]
     assert {job.delivery for job in fleet.handlers["w"].runs} == {1}
 
@@ -321,10 +324,10 @@ def test_two_workers_start_twice_as_many_each_at_its_rate(client: Client, fleet:
     fleet.start("b", rates={"limited": 10})
     client.enqueue(jobs)
     fleet.finish(jobs)
-    assert sum(fleet.gaps()) <= 20 * 0.1 / 0.9
     for name in "ab":
-        assert min(fleet.gaps(name)) >= 0.1 - _LATE_S
-        assert len(fleet.gaps(name)) >= 18
+        assert excess(fleet.times(name), 10) == 0
+        assert share(fleet.times(name), 10) > 0.8
+        assert len(fleet.times(name)) >= 17
 
 
 def test_thousands_that_wait_do_not_delay_the_others_of_their_queue(client: Client, fleet: Fleet):
@@ -335,7 +338,7 @@ def test_thousands_that_wait_do_not_delay_the_others_of_their_queue(client: Clie
     began = time.monotonic()
     fleet.finish(others)
     at = [at for at, _, id in fleet.starts if id in {job.id for job in others}]
-    assert max(at) - began < 1.0
+    assert max(at) - began < 3.0
     assert len(fleet.starts) == len(others) + 1
 
 
@@ -379,7 +382,7 @@ def test_a_rate_is_raised_and_lifted_while_jobs_wait(client: Client, fleet: Flee
     wait_for(lambda: client.workers()[0].info["rates"] == {"limited": pytest.approx(1 / 3600)})
     worker.set_rates({"limited": 20})
     wait_for(lambda: fleet.began(*jobs) >= 10, 5)
-    assert min(fleet.gaps()) >= 0.05 - _LATE_S
+    assert excess(fleet.times(), 20) == 0
     began = time.monotonic()
     worker.set_rates({})
     fleet.finish(jobs)
@@ -405,6 +408,7 @@ def test_a_waiting_one_is_cancelled_at_once(client: Client, fleet: Fleet):
     client.enqueue(jobs)
     fleet.start("w", rates={"limited": 1 / 3600})
     wait_for(lambda: fleet.began(*jobs) == 1)
+    wait_for(lambda: all(waits(client, job) for job in jobs[1:]))
     client.cancel([jobs[3].id])
     assert client.job(jobs[3].id).state is State.CANCELLED
 
@@ -421,17 +425,16 @@ def test_retries_and_what_was_due_later_pass_the_rate_too(client: Client, fleet:
     client.enqueue(jobs)
     fleet.finish(jobs)
     assert len(fleet.starts) >= 9
-    assert min(fleet.gaps()) >= 0.1 - _LATE_S
+    assert excess(fleet.times(), 10) == 0
 
 
 def test_freed_children_pass_the_rate_too(client: Client, fleet: Fleet):
     fleet.start("w", rates={"limited": 10})
     parent = new_job(b"note")
-    children = [limited(parents=(parent.id,)) for _ in range(5)]
+    children = [limited(parents=(parent.id,)) for _ in range(8)]
     client.enqueue([parent, *children])
     fleet.finish(children)
-    times = sorted(at for at, _, id in fleet.starts if id != parent.id)
-    assert min(after - before for before, after in pairwise(times)) >= 0.1 - _LATE_S
+    assert excess([at for at, _, id in fleet.starts if id != parent.id], 10) == 0
 
 
 def test_a_pool_process_does_not_go_on_with_what_has_a_rate(client: Client, tmp_path: Path):

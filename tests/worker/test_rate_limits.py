@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 from pgcelery.compat import states
 from pgcelery.compat.app.base import Celery
 from tests.support.process import PGCELERY, Process
+from tests.support.rates import excess, share
 from tests.support.wait import wait_for
 
-_LATE_S = 0.03  # between the turn of a task and its body
 PROJECT = """\
 import os, time
 from pgcelery import Celery, chain
@@ -78,9 +77,8 @@ class World:
         rows = [line.split() for line in (self.folder / "starts").read_text().splitlines()]
         return sorted((float(at), int(number)) for at, number, task in rows if task == name)
 
-    def gaps(self, name: str, number: int | None = None) -> list[float]:
-        times = [at for at, worker in self.starts(name) if number in (None, worker)]
-        return [after - before for before, after in pairwise(times)]
+    def times(self, name: str, number: int | None = None) -> list[float]:
+        return [at for at, worker in self.starts(name) if number in (None, worker)]
 
     def started(self, name: str) -> int:
         return len(self.starts(name))
@@ -106,15 +104,13 @@ def test_one_worker_keeps_the_rate_and_two_start_twice_as_many(
     send(app, "limited", 1000)
     world.start(1, "-P", pool)
     wait_for(lambda: world.started("limited") >= 16)
-    alone = world.gaps("limited")
-    assert min(alone) >= 0.1 - _LATE_S
-    assert sum(alone) <= len(alone) * 0.1 / 0.9
+    assert excess(world.times("limited"), 10) == 0
+    assert share(world.times("limited"), 10) > 0.8
     world.start(2, "-P", pool)
     wait_for(lambda: Counter(number for _, number in world.starts("limited"))[2] >= 16)
     for number in (1, 2):
-        gaps = world.gaps("limited", number)
-        assert min(gaps) >= 0.1 - _LATE_S
-        assert sum(gaps) <= len(gaps) * 0.1 / 0.9
+        assert excess(world.times("limited", number), 10) == 0
+        assert share(world.times("limited", number), 10) > 0.8
 
 
 def test_other_tasks_of_the_queue_do_not_wait_for_those_that_may_not_start(
@@ -125,7 +121,7 @@ def test_other_tasks_of_the_queue_do_not_wait_for_those_that_may_not_start(
     world.start(1, RATE="1/h")
     began = time.monotonic()
     wait_for(lambda: world.started("free"))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 2.0  # without hurry, a tenth of that
     for result in results:
         result.get(timeout=10)
     assert world.started("limited") == 1
@@ -141,13 +137,13 @@ def test_the_rate_is_changed_and_lifted_at_run_time_also_for_what_waits(
     code = world.run("control", "rate_limit", "proj.limited", "20/s", NUMBER="0")
     assert code.wait(30) == 0
     wait_for(lambda: world.started("limited") > 10, 5)
-    assert min(world.gaps("limited")) >= 0.05 - _LATE_S
+    assert excess(world.times("limited"), 20) == 0
     (answer,) = app.control.rate_limit("proj.limited", None, reply=True, timeout=10)
     assert answer == {"w1@here": {"ok": "rate limit disabled successfully"}}
     began = time.monotonic()
     for result in results:
         result.get(timeout=10)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 2.0
     for wrong in ("abc", "-5/s", "10/x", -1, "nan/s"):
         (answer,) = app.control.rate_limit("proj.limited", wrong, reply=True, timeout=10)
         assert answer["w1@here"]["error"].startswith("Invalid rate limit string")
@@ -177,7 +173,7 @@ def test_retries_pass_the_rate_too(app: Celery, world: World) -> None:
     world.start(1)
     app.send_task("proj.retried").get(timeout=20)
     assert world.started("retried") == 5
-    assert min(world.gaps("retried")) >= 0.1 - _LATE_S
+    assert excess(world.times("retried"), 10) == 0
 
 
 def test_steps_of_a_chain_pass_the_rate_too(app: Celery, world: World) -> None:
@@ -189,7 +185,7 @@ def test_steps_of_a_chain_pass_the_rate_too(app: Celery, world: World) -> None:
             chain = chain | step
         chain.apply_async().get(timeout=20)
     assert world.started("limited") == 12
-    assert min(world.gaps("limited")) >= 0.1 - _LATE_S
+    assert excess(world.times("limited"), 10) == 0
 
 
 def test_a_rate_for_all_workers_together_is_not_one_of_each(app: Celery, world: World) -> None:

@@ -83,7 +83,6 @@ class Throttle:
             self._lines[name] = line
         self.names = tuple(self._lines)
         self._holding = [line for line in self._holding if line not in lines.values()]
-        self._territory.hope()
         return [job for line in lines.values() for job in line.held]
 
     # -- what was claimed -----------------------------------------------------------------------
