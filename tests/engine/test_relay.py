@@ -154,7 +154,7 @@ def test_in_any_other_case_the_function_changes_nothing(client: Client, dsn: str
             conn.execute("delete from pgcelery.nodes")
         before = contents(dsn, *MOVING, "results", "jobs")
         row = conn.execute(
-            "select * from pgcelery.relay_v1(%s, %s, 'a', 'x', null, 99, %s, 6)",
+            "select * from pgcelery.relay_v2(%s, %s, 'a', 'x', null, 99, %s, 6, '{}')",
             [me, token, [queue_id]],
         ).fetchone()
     assert row == (None,) * 14
@@ -188,7 +188,7 @@ def test_a_child_that_is_joined_meanwhile_undoes_the_step(client: Client, dsn: s
         def relay() -> None:
             try:
                 conn.execute(
-                    "select * from pgcelery.relay_v1(%s, 1, 'a', 'x', null, 99, %s, 6)",
+                    "select * from pgcelery.relay_v2(%s, 1, 'a', 'x', null, 99, %s, 6, '{}')",
                     [me, [queue_id]],
                 )
             except psycopg.errors.SerializationFailure as error:

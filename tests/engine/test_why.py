@@ -600,3 +600,25 @@ def test_little_is_read_however_much_there_is(client: Client, dsn: str, work):
         assert {name: rows for name, rows in read.items() if rows > most[name]} == {}, id
         if id in ("runs", "later4999", "ended4999", "nobody"):  # that walk along nothing
             assert pages_read(dsn, id) < 100, id
+
+
+def test_the_rates_that_workers_keep_are_named_until_one_has_none(client: Client, work):
+    jobs = [new_job(name="limited") for _ in range(5)]
+    client.enqueue(jobs)
+    work("a", rates={"limited": 1 / 360})
+    work("b", rates={"limited": 0.025})
+    said = (
+        "It waits for the rate of its workers, which each start so many limited: a 10/h, b 1.5/m;"
+        " 2 before it."
+    )
+    wait_for(lambda: str(why(client, jobs[4].id)) == said, 10)
+    found = why(client, jobs[4].id)
+    assert found.reason == "worker_rate"
+    assert (found.queue, found.wants, found.state) == ("q", "", State.AVAILABLE)
+    assert {one.name: one.rate for one in found.workers} == {
+        "a": pytest.approx(1 / 360),
+        "b": 0.025,
+    }
+    json.dumps(found.to_dict())
+    work("c")
+    wait_for(lambda: why(client, jobs[4].id).reason == "ended", 10)

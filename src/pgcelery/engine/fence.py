@@ -61,7 +61,7 @@ class Fence:
                 # What was claimed in an answer that lies unread may be another's, and what is let
                 # go of here is given back by the reclaim that follows on the next connection.
                 node.drop(f"the lease was not renewed for {node.lease.safe_s:g} s")
-        for job in pool.recall():
+        for job in [*pool.recall(), *node.withholding.throttle.recall()]:
             runs.pop(job.id, None)
             self._handler.finished(Outcome(job.id, job.token, State.AVAILABLE))
         if self._kills and runs:

@@ -19,6 +19,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from pgcelery.engine import notices
 from pgcelery.engine.appetite import Appetite
 from pgcelery.engine.arrays import BigintArray, TextArray
 from pgcelery.engine.client import Client
@@ -44,6 +45,7 @@ from pgcelery.engine.statements import (
     wide_row,
 )
 from pgcelery.engine.territory import OWN, Territory
+from pgcelery.engine.withholding import Withholding
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class Node(Session):
         name: str,
         info: Mapping[str, Any],
         labels: Mapping[str, str],
-        claimed: Callable[[list[tuple[Job, Row]]], None],
+        claimed: Callable[[list[tuple[Job, Row]], bool], None],
         recorded: Callable[[Outcome], None],
         late: Callable[[Outcome, str], None],
         cancel: Callable[[Row], None],
@@ -90,6 +92,14 @@ class Node(Session):
         self.again = Tray()
         self.doubts = Doubts()
         self._inquests: dict[int, tuple[Job, Callable[[Outcome | None], None]]] = {}
+        self.withholding = Withholding(
+            self.territory,
+            self._sql,
+            self._send,
+            self._flying,
+            lambda claims: self._take(claims, drawn=True),
+            lambda place: self._woken(place, False, time.monotonic()),
+        )
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
         now = time.monotonic()
@@ -126,7 +136,7 @@ class Node(Session):
             self._send("limit", self._sql.limit, [str(round(self._statement_s * 1000))])
             self._send("listen", self._sql.listen, [])
         if self.worker_id is not None:
-            logger.info("database connection is back", extra={"action": "node.reconnected"})
+            notices.connected()
             self._reclaim([*self._held(), *self.doubts.tokens()])
         self._beat_at = now
         self.wake()
@@ -152,6 +162,7 @@ class Node(Session):
 
     def _story(self) -> list[Param]:
         told = {**self.info, "labels": self.territory.labels, "draining": self.draining}
+        told["rates"] = self.withholding.throttle.rates
         return [TextArray.of(list(self.territory.queues)), json.dumps(told, default=str)]
 
     def inform(self) -> None:
@@ -211,6 +222,7 @@ class Node(Session):
                 "beat", self._sql.beat, [self.worker_id, float(self.config.lease_s)], self._beaten
             )
             failpoint("beat.sent")
+            self.territory.hope()
             self._survey(beat=True)
         elif self.territory.unsure and now >= self._quiet_until:
             self._survey(beat=False)
@@ -230,6 +242,7 @@ class Node(Session):
         self._inquire()
         self._reschedule()
         self._unclaim()
+        self.withholding.withhold()
         self._step(now, min(want, self.config.max_batch), busy)
 
     def _survey(self, *, beat: bool) -> None:
@@ -291,8 +304,11 @@ class Node(Session):
         self._send("unclaim", self._sql.unclaim, [BigintArray.of(sorted(claims))], gone)
 
     def _step(self, now: float, want: int, busy: bool) -> None:
-        if "step" in self._flying or self.link.state is not LinkState.OPEN:
+        if self.link.state is not LinkState.OPEN or self.worker_id is None:
             return
+        if self._flying & {"step", "draw"}:
+            return
+        want -= self.withholding.draw(self.worker_id, now, want)
         tray = self.ended
         flush = bool(tray.waiting) and (
             not busy
@@ -351,11 +367,11 @@ class Node(Session):
         if not self.ready:
             return 1.0
         due = [self._beat_at, self._maintain_at, self._overdue_at() or inf]
-        if "step" not in self._flying:
+        if not self._flying & {"step", "draw"}:
             if self.ended.waiting:
                 due.append((self.ended.since or now) + _LINGER_S)
             if want > 0:
-                due.append(self._appetite.next(now))
+                due += [self._appetite.next(now), self.withholding.throttle.draw_at(now)]
         return max(0.0, max(min(due), self._quiet_until) - now)
 
     def _not_maintained(self, state: str) -> None:
@@ -380,9 +396,11 @@ class Node(Session):
             outcomes = {outcome.id: outcome for outcome in ended}
             self._take(claims, outcomes)
 
-    def _take(self, claims: list[Row], ended: Mapping[str, Outcome] | None = None) -> None:
+    def _take(
+        self, claims: list[Row], ended: Mapping[str, Outcome] | None = None, *, drawn: bool = False
+    ) -> None:
         name_of = self.territory.name_of
-        self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims])
+        self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims], drawn)
 
     def _rescheduled(self, rows: Rows) -> None:
         failpoint("reschedule.answered")
@@ -396,12 +414,7 @@ class Node(Session):
         for outcome in outcomes:
             self.doubts.settle(outcome.token)
             if outcome.id in late:
-                logger.warning(
-                    "outcome of job %s refused: %s",
-                    outcome.id,
-                    late[outcome.id],
-                    extra={"action": "job.late", "job_id": outcome.id, "token": outcome.token},
-                )
+                notices.late(outcome, late[outcome.id])
                 self._late(outcome, late[outcome.id])
             else:
                 self._recorded(outcome)
@@ -458,20 +471,13 @@ class Node(Session):
         claims = [row for row in decoded if row.kind is Kind.CLAIM]
         for row in decoded:
             if row.kind is Kind.UPKEEP and (row.priority or row.delivery):
-                logger.warning(
-                    "%d silent workers buried, %d runs taken from them",
-                    row.priority,
-                    row.delivery,
-                    extra={"action": "upkeep.reaped"},
-                )
+                notices.reaped(row)
         self.spread(decoded, satisfied=False, now=time.monotonic())
         if claims:
             self._take(claims)
 
     def _unknown(self) -> None:
-        logger.warning(
-            "this worker's lease ran out; registering anew", extra={"action": "node.expired"}
-        )
+        notices.expired()
         self.worker_id = None
         self.lease.bury()
 

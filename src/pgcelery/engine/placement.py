@@ -23,6 +23,9 @@ LONGEST = 255
 #: Most that one preference weighs.
 HEAVIEST = 1000
 
+#: What a throttled place asks for: no label has such a name.
+RATE = "pgcelery:rate"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9_.:/@+-]{1,63}", re.ASCII)
 _WANTED = re.compile(r"(!=|>=|<=|=|>|<)?\s*(.*)", re.ASCII | re.DOTALL)
@@ -120,6 +123,21 @@ def score(text: str, labels: Mapping[str, str]) -> float | None:
     if not total:
         return 1.0
     return sum(wanted.weight for wanted in prefer if _meets(labels, wanted)) / total
+
+
+def split_rate(text: str) -> tuple[str, str | None]:
+    """Take the name out of a throttled place (``throttled_place_v1``): what else it asks, and that.
+
+    The name is None for any other place.
+    """
+    if RATE not in text:
+        return text, None
+    parts = json.loads(text)
+    name = parts.get("r", {}).pop(RATE, None)
+    if name is None:
+        return text, None
+    asks = {key: value for key, value in parts.items() if value}
+    return json.dumps(asks) if asks else "", name.removeprefix("=")
 
 
 def describe(text: str) -> str:

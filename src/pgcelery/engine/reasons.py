@@ -220,13 +220,14 @@ def _claimable(base: Why, facts: Facts, since: datetime | None) -> Why:
     ahead: int | None = serving["ahead"]
     if base.line is not None:
         ahead = base.line.ahead
-    live = [_worker(one, base.queue, serving["wants"] or "") for one in serving["workers"]]
+    wants, limited = placement.split_rate(serving["wants"] or "")
+    live = [_worker(one, base.queue, wants, limited) for one in serving["workers"]]
     found = replace(
         base,
         since=since,
         ahead=ahead,
         last_claim=_time(serving["last_claim"]),
-        wants=serving["wants"] or "",
+        wants=wants,
         workers=tuple(live),
     )
     paused = _time(serving["paused_at"])
@@ -253,6 +254,13 @@ def _claimable(base: Why, facts: Facts, since: datetime | None) -> Why:
 
 def _in_turn(found: Why) -> Why:
     able, ahead = found.workers, found.ahead or 0
+    if all(one.rate for one in able):
+        rates = _listed([f"{one.name} {_rate(one.rate)}" for one in able[:_SHOWN]], len(able))
+        text = (
+            f"It waits for the rate of its workers, which each start so many {found.name}: {rates};"
+            f" {_upto(ahead)} before it."
+        )
+        return replace(found, reason="worker_rate", text=text)
     where = f"line of {found.line.label}" if found.line is not None else f"queue {found.queue!r}"
     before = f"{_upto(ahead)} before it in the {where}"
     waited = f" It waits since {_stamp(found.since)}." if found.since is not None else ""
@@ -267,9 +275,9 @@ def _in_turn(found: Why) -> Why:
     return replace(found, reason="next", text=text)
 
 
-def _worker(one: Facts, queue: str | None, wants: str) -> ServingWorker:
+def _worker(one: Facts, queue: str | None, wants: str, limited: str | None) -> ServingWorker:
     info = one["info"] if isinstance(one["info"], dict) else {}
-    size = info.get("size")
+    size, rates = info.get("size"), info.get("rates")
     return ServingWorker(
         one["name"],
         one["host"],
@@ -280,6 +288,7 @@ def _worker(one: Facts, queue: str | None, wants: str) -> ServingWorker:
         draining=info.get("draining") is True,
         serves=queue in one["queues"],
         suits=_suits(wants, info.get("labels")),
+        rate=rates.get(limited) if isinstance(rates, dict) else None,
     )
 
 
@@ -342,6 +351,14 @@ def _length(length: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f}".rstrip("0").rstrip(".") + f" {unit}"
     return f"{seconds:.1f}".rstrip("0").rstrip(".") + " s"
+
+
+def _rate(rate: float | None) -> str:
+    """Write starts a second as tasks write it."""
+    seconds, unit = next(
+        (pair for pair in ((1, "s"), (60, "m")) if (rate or 0) * pair[0] >= 1), (3600, "h")
+    )
+    return f"{(rate or 0) * seconds:g}/{unit}"
 
 
 def _ago(time: datetime | None, at: datetime) -> str:

@@ -34,6 +34,7 @@ class Terms(NamedTuple):
 
     worker_id: int
     queues: tuple[tuple[int, str], ...]  #: that it serves, by id
+    barred: tuple[str, ...] = ()  #: names of what is not to be claimed
 
 
 class Step(NamedTuple):
@@ -74,7 +75,8 @@ class Relay:
         self._answer: Rows | None = None
         self._refused: str | None = None
         oids = (_INT4, _INT8, _TEXT, _BYTEA, _FLOAT8, _INT8, IntegerArray.oid, _FLOAT8)
-        self._relay = Statement(b"relay", load("nodes/relay", config.schema), oids)
+        text = load("nodes/relay", config.schema)
+        self._relay = Statement(b"relay", text, (*oids, TextArray.oid))
         self._end = Statement(
             b"end", load("nodes/end", config.schema), (_INT8, _TEXT, _BYTEA, _FLOAT8)
         )
@@ -175,6 +177,7 @@ class Relay:
             self._spare,
             IntegerArray.of([id for id, _ in terms.queues]),
             self._margin_s,
+            TextArray.of(list(terms.barred)),
         ]
         queues = dict(terms.queues)
         expected = self._ahead

@@ -17,7 +17,7 @@ from pgcelery.engine.arrays import (
     TimestampArray,
 )
 from pgcelery.engine.database import load
-from pgcelery.engine.job import Job, Outcome, State
+from pgcelery.engine.job import Job, Lost, Outcome, State
 from pgcelery.engine.link import Statement
 
 _INT4, _INT8, _FLOAT8, _TEXT, _JSONB = 23, 20, 701, 25, 3802
@@ -109,6 +109,8 @@ class Statements(NamedTuple):
     unclaim: Statement
     await_end: Statement
     ended: Statement
+    withhold: Statement
+    draw: Statement
     tell: Statement
     limit: Statement
     listen: Statement
@@ -167,6 +169,8 @@ def statements(schema: str) -> Statements:
         unclaim=make("unclaim", BigintArray.oid),
         await_end=make("await_end", _INT8),
         ended=make("ended", _TEXT, _INT8),
+        withhold=make("withhold", BigintArray.oid, IntegerArray.oid, TextArray.oid),
+        draw=make("draw", _INT4, IntegerArray.oid, IntegerArray.oid),
         tell=make("tell", _TEXT, _TEXT),
         limit=make("limit", _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
@@ -270,3 +274,19 @@ def job(row: Row, queue: str, ended: Mapping[str, Outcome] | None = None) -> Job
         awaited=bool(flags & Flag.AWAITED),
         gated=bool(flags & Flag.GATED),
     )
+
+
+def lost(job: Job, row: Row) -> Lost | None:
+    """Say why the job of a claim is to be ended and not run; None for one that is to run."""
+    flags = row.flags or 0
+    if flags & Flag.CANCELLED:
+        return Lost("cancelled", "cancelled")
+    if job.lost:
+        return Lost("worker_lost", row.silence, row.pid)
+    if flags & Flag.NO_SLOT:
+        return Lost("no_slot", "no slot of its limit was free")
+    if flags & Flag.REPLACED:
+        return Lost("replaced", "a newer one took its place")
+    if job.expired:
+        return Lost("expired", "it expired before it began")
+    return None

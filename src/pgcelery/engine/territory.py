@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pgcelery.engine import placement
 from pgcelery.engine.arrays import Array, DoubleArray, IntegerArray
+from pgcelery.engine.placement import split_rate
 
 Cells = list[bytes | None]
 
@@ -22,6 +23,7 @@ class Territory:
         queues: Id of each queue that is served, by name.
         places: Ids of those that this node suits as well as any.
         late: Seconds after which it may claim from places that others would suit better, by id.
+        throttled: Names of jobs that rates keep waiting, by the place where they are.
         unsure: There may be places that it has not heard of: ask `nodes/places`.
     """
 
@@ -30,9 +32,12 @@ class Territory:
         self.queues: dict[str, int] = {}
         self.places: list[int] = []
         self.late: dict[int, float] = {}
+        self.throttled: dict[int, str] = {}
         self.unsure = True
         self._grace_s = grace_s
-        self._known: list[tuple[int, int, str]] = []  # places: id, queue, what it asks of a worker
+        # Places: id, queue, what it asks of a worker; where jobs of a throttled one came from.
+        self._known: list[tuple[int, int, str, int | None]] = []
+        self._hopes: list[int] = []  # throttled places in which there may be something
         self._names: dict[int, str] = {}  # of what is served, by id
         self._foreign: set[int] = set()  # ids that were looked up, and are not
         self._mark = _UNKNOWN  # what the answer was made from
@@ -74,9 +79,12 @@ class Territory:
         self._draw()
 
     def heard(self, queue_id: int) -> bool:
-        """Tell whether work in a queue is for this node; an unknown id is to be looked up."""
+        """Tell whether work in a queue is for its steps; an unknown id is to be looked up."""
         if queue_id in self._names:
             return True
+        if queue_id in self.throttled:
+            self.hope([queue_id])
+            return False
         if queue_id not in self._foreign:
             self._foreign.add(queue_id)
             self._mark, self.unsure = _UNKNOWN, True
@@ -102,17 +110,20 @@ class Territory:
         if not self.unsure:  # else it was asked before something changed, and is asked again
             self._mark = mark
         self._known = [
-            (_int(place), _int(queue), (wants or b"").decode())
-            for place, queue, wants, _ in rows[1:]
+            (_int(place), _int(queue), (wants or b"").decode(), _int(plain) if plain else None)
+            for place, queue, wants, _, plain in rows[1:]
         ]
         before = self.places, self.late
         self._draw()
+        self.hope()
         return (self.places, self.late) != before
 
     def _draw(self) -> None:
         self._names = {number: name for name, number in self.queues.items()}
         self.places, self.late = [], {}
-        for place, queue, wants in self._known:
+        for place, queue, wants, plain in self._known:
+            if plain is not None:
+                continue
             fit = placement.score(wants, self.labels) if queue in self._names else None
             if fit is None:
                 continue
@@ -121,6 +132,34 @@ class Territory:
                 self.places.append(place)
             else:
                 self.late[place] = self._grace_s * (1 - fit)
+        self.throttled = {
+            place: split_rate(wants)[1] or ""
+            for place, _, wants, plain in self._known
+            if plain in self._names
+        }
+        self._hopes = [place for place in self._hopes if place in self.throttled]
+
+    # -- throttled places -----------------------------------------------------------------------
+
+    def hope(self, places: Iterable[int] | None = None) -> None:
+        """Note that there may be something in throttled places, or in any of them."""
+        hoped = [*self._hopes, *(self.throttled if places is None else places)]
+        self._hopes = [place for place in dict.fromkeys(hoped) if place in self.throttled]
+
+    @property
+    def awaiting(self) -> set[str]:
+        """Names of which some may wait in throttled places."""
+        return {self.throttled[place] for place in self._hopes}
+
+    def hopes(self) -> list[tuple[str, int]]:
+        """List what may wait: each name with one place, which was not looked at for longest."""
+        return list({self.throttled[place]: place for place in reversed(self._hopes)}.items())
+
+    def looked(self, place: int, *, more: bool) -> None:
+        """Note that a throttled place was drawn from, and whether there may be more."""
+        self._hopes = [one for one in self._hopes if one != place] + [place] * more
+
+    # -- steps ----------------------------------------------------------------------------------
 
     def params(self, turn: int) -> list[Array | str]:
         """Build the arguments of ``step_v3`` from the queues to the node's own label."""

@@ -42,6 +42,7 @@ class ServingWorker(NamedTuple):
     draining: bool  #: it claims nothing
     serves: bool  #: the job's queue
     suits: bool  #: it has the labels that the job requires
+    rate: float | None = None  #: how many like the job it starts in a second; None for any number
 
     @property
     def full(self) -> bool:
@@ -99,9 +100,9 @@ class Why:
         id: The job's.
         reason: A word that stays the same: ``ended``, ``running``, ``silent`` (its worker is),
             ``parents``, ``parent_failed``, ``scheduled``, ``retry``, ``limit``, ``rate``,
-            ``paused``, ``expired``, ``cancelled``, ``no_slot`` and ``replaced`` (it is being ended
-            for its limit), ``no_worker``, ``no_suitable_worker``, ``draining``, ``busy``,
-            ``queued``, ``next``, ``parked``, ``nowhere``.
+            ``worker_rate``, ``paused``, ``expired``, ``cancelled``, ``no_slot`` and ``replaced``
+            (it is being ended for its limit), ``no_worker``, ``no_suitable_worker``, ``draining``,
+            ``busy``, ``queued``, ``next``, ``parked``, ``nowhere``.
         text: One sentence for a person.
         state: Where it is in its life; None when no job of the id is there, only something stored.
         at: Time of the look, by the database's clock, as all times are.

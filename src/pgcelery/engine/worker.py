@@ -8,13 +8,11 @@ down: nothing is buffered beyond what the pool holds.
 from __future__ import annotations
 
 import logging
-import os
-import selectors
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any, Literal
 
 from pgcelery.engine.config import EngineConfig
@@ -26,8 +24,9 @@ from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
 from pgcelery.engine.pool import ActiveJob, Cut, Doubtful, Pool, Unsure
 from pgcelery.engine.relay import Step, Terms
-from pgcelery.engine.statements import Flag, Row, outcome_rows
+from pgcelery.engine.statements import Row, lost, outcome_rows
 from pgcelery.engine.territory import OWN
+from pgcelery.engine.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ class Worker:
         queues: Names of the queues it serves, none before another.
         info: Kept in its row for those who look.
         labels: What jobs may ask for (`NewJob.placement`); ``worker`` is its name unless given.
+        rates: How many jobs a second it may begin, by name; see `set_rates`.
         on_control: Called with each broadcast message and whom to answer.
         on_beat: Called after each renewal of the lease.
     """
@@ -61,6 +61,7 @@ class Worker:
         queues: Sequence[str],
         info: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
+        rates: Mapping[str, float] | None = None,
         on_control: Callable[[bytes, str | None], None] | None = None,
         on_beat: Callable[[], None] | None = None,
     ) -> None:
@@ -85,7 +86,9 @@ class Worker:
             beaten=on_beat or (lambda: None),
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
         )
-        self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
+        self._throttle = self._node.withholding.throttle
+        self._throttle.set_rates(rates or {})
+        self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool, or is held
         self._fenced = Fence(config, handler)
         self._how: How | None = None
         self._deadline: float | None = None
@@ -93,13 +96,8 @@ class Worker:
         self._swept_at = time.monotonic()
         self._calls: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._waker, self._alarm = os.pipe()
-        os.set_blocking(self._waker, False)
-        os.set_blocking(self._alarm, False)
-        # Not epoll: that forgets a descriptor that was closed and opened again under its number.
-        self._selector = selectors.PollSelector()
+        self._watch = Watch()
         self._pool_ended = False
-        self._watched: dict[int, int] = {}
 
     # -- from any thread ------------------------------------------------------------------------
 
@@ -114,17 +112,13 @@ class Worker:
             self._how = how
         if timeout_s is not None:
             self._deadline = time.monotonic() + timeout_s
-        self._alert()
+        self._watch.alert()
 
     def call(self, function: Callable[[], None]) -> None:
         """Run a function in the worker's own thread, soon; the way to touch its pool."""
         with self._lock:
             self._calls.append(function)
-        self._alert()
-
-    def _alert(self) -> None:
-        with suppress(BlockingIOError, OSError):
-            os.write(self._alarm, b"!")
+        self._watch.alert()
 
     @property
     def queues(self) -> list[str]:
@@ -176,6 +170,18 @@ class Worker:
 
         self.call(change)
 
+    def set_rates(self, rates: Mapping[str, float]) -> None:
+        """Begin no more than so many jobs a second of these names, and any number of others.
+
+        At once, also for what waits for the rates that it had.
+        """
+
+        def change() -> None:
+            self.pool.submit(self._throttle.set_rates(rates))
+            self._node.inform()
+
+        self.call(change)
+
     @property
     def draining(self) -> bool:
         """Whether it claims nothing."""
@@ -215,7 +221,6 @@ class Worker:
     def run(self) -> None:
         """Work until stopped. Outages of the database are outlived, at the start too."""
         self.pool.start(self._handler, self.config if self.config.relay else None)
-        self._selector.register(self._waker, selectors.EVENT_READ)
         try:
             while not self._over():
                 self._round()
@@ -248,13 +253,13 @@ class Worker:
             timeout = min(timeout, tick_s)
         if self._how is not None and self._deadline is not None:
             timeout = min(timeout, max(0.0, self._deadline - now))
-        self._watch()
-        for key, _ in self._selector.select(timeout):
-            if key.fd == self._waker:
-                self._answer_calls()
+        timeout = min(timeout, self._throttle.next_in(now))
+        if self._look_out(timeout):
+            self._answer_calls()
         self._fence()
         self._collect()
         self._node.advance(time.monotonic())
+        self._begin_held()
         if self._node.link.state is LinkState.OPEN:
             self._enter()
             self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
@@ -268,34 +273,13 @@ class Worker:
             return 0
         if not self._node.lease.safe(time.monotonic()):
             return 0
-        return self.pool.capacity()
+        return max(0, self.pool.capacity() - self._throttle.due(time.monotonic()))
 
-    def _watch(self) -> None:
-        """Bring the selector up to what the pool and the link want."""
-        pool_fds = [] if self._pool_ended else self.pool.filenos()
-        wanted = dict.fromkeys(pool_fds, selectors.EVENT_READ)
-        link = self._node.link
-        if link.state is not LinkState.CLOSED:
-            events = selectors.EVENT_READ
-            if link.wants_write:
-                # While connecting the socket is readable only when libpq waits for that.
-                connecting = link.state is LinkState.CONNECTING
-                events = selectors.EVENT_WRITE if connecting else events | selectors.EVENT_WRITE
-            if (fd := link.fileno()) >= 0:
-                wanted[fd] = events
-        if wanted == self._watched:
-            return
-        for fd in self._watched:
-            with suppress(KeyError, ValueError, OSError):
-                self._selector.unregister(fd)
-        for fd, events in wanted.items():
-            self._selector.register(fd, events)
-        self._watched = wanted
+    def _look_out(self, timeout_s: float) -> bool:
+        self._watch.follow([] if self._pool_ended else self.pool.filenos(), self._node.link)
+        return self._watch.wait(timeout_s)
 
     def _answer_calls(self) -> None:
-        with suppress(BlockingIOError):
-            while os.read(self._waker, 4096):
-                pass
         with self._lock:
             calls, self._calls = self._calls, []
         for function in calls:
@@ -350,7 +334,7 @@ class Worker:
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
             queues = ((number, name) for name, number in node.territory.queues.items())
-            self.pool.allow(Terms(node.worker_id, tuple(queues)))
+            self.pool.allow(Terms(node.worker_id, tuple(queues), self._throttle.names))
         else:
             self.pool.allow(None)
 
@@ -363,27 +347,37 @@ class Worker:
 
     # -- what the node tells --------------------------------------------------------------------
 
-    def _claimed(self, claims: list[tuple[Job, Row]]) -> None:
+    def _claimed(self, claims: list[tuple[Job, Row]], drawn: bool) -> None:
         failpoint("claim.received")
         now = time.monotonic()
         jobs = []
         for job, row in claims:
-            flags = row.flags or 0
-            if flags & Flag.CANCELLED:
-                self._lose(job, Lost("cancelled", "cancelled"), now)
-            elif job.lost:
-                self._lose(job, Lost("worker_lost", row.silence, row.pid), now)
-            elif flags & Flag.NO_SLOT:
-                self._lose(job, Lost("no_slot", "no slot of its limit was free"), now)
-            elif flags & Flag.REPLACED:
-                self._lose(job, Lost("replaced", "a newer one took its place"), now)
-            elif job.expired:
-                self._lose(job, Lost("expired", "it expired before it began"), now)
+            if (why := lost(job, row)) is not None:
+                self._lose(job, why, now)
             else:
                 jobs.append(job)
+        if jobs and self._throttle.names:
+            jobs = self._sift(jobs, now, drawn=drawn)
         if jobs:
             self._begun(jobs)
             self.pool.submit(jobs)
+        self._begin_held()
+
+    def _sift(self, jobs: list[Job], now: float, *, drawn: bool) -> list[Job]:
+        """Hold, or withhold, what may not begin now; give the others."""
+        stopping = self._how is not None or self._node.draining
+        free, held, withheld = self._throttle.sift(jobs, now, drawn=drawn, stopping=stopping)
+        if held:
+            self._begun(held)
+            self._throttle.hold(held, now)
+        self._node.withholding.put(withheld)
+        return free
+
+    def _begin_held(self) -> None:
+        """Let what is held begin whose turn has come, as far as there is room for it."""
+        now = time.monotonic()
+        if self._throttle.due(now):
+            self.pool.submit(self._throttle.begin(now, self.pool.capacity()))
 
     def _begun(self, jobs: list[Job]) -> None:
         """Keep in mind what is in the pool now, and tell of it."""
@@ -414,7 +408,13 @@ class Worker:
         self._handler.finished(outcome)
 
     def _cancel(self, row: Row) -> None:
-        if row.flags and row.job_id and self._tokens.get(row.job_id) == row.token:
+        if not row.job_id or self._tokens.get(row.job_id) != row.token:
+            return
+        held = self._throttle.withdraw(row.job_id)
+        if held is not None:
+            del self._tokens[held.id]
+            self._lose(held, Lost("cancelled", "cancelled before it began"), time.monotonic())
+        elif row.flags:
             self.pool.terminate(row.job_id, row.priority or 15)
 
     def _message(self, body: bytes, reply_to: str | None) -> None:
@@ -429,7 +429,8 @@ class Worker:
 
     def _give_back(self, *, waiting_s: float = 0.0) -> None:
         now = time.monotonic()
-        for job in self.pool.recall(waiting_s=waiting_s):
+        held = self._throttle.recall(now - waiting_s if waiting_s else inf)
+        for job in [*self.pool.recall(waiting_s=waiting_s), *held]:
             self._tokens.pop(job.id, None)
             self._node.put(Outcome(job.id, job.token, State.AVAILABLE), now)
 
@@ -451,10 +452,7 @@ class Worker:
         self._node.leave()
         self._drain(lambda: self._node.silent, 1.0)
         self._node.close()
-        self._selector.close()
-        os.close(self._waker)
-        alarm, self._alarm = self._alarm, -1
-        os.close(alarm)
+        self._watch.close()
         self.stopped.set()
 
     def _farewell(self) -> None:
@@ -466,7 +464,6 @@ class Worker:
         give_up = time.monotonic() + limit_s
         while not done() and time.monotonic() < give_up:
             self._node.converse(time.monotonic(), 0, False)
-            self._watch()
-            wait_s = min(self._node.wait_s(time.monotonic(), 0), give_up - time.monotonic(), 0.2)
-            self._selector.select(max(0.0, wait_s))
+            now = time.monotonic()
+            self._look_out(min(self._node.wait_s(now, 0), give_up - now, 0.2))
             self._node.advance(time.monotonic())

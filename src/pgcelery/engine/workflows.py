@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 from pgcelery.engine.arrays import BooleanArray, ByteaArray, IntegerArray, TextArray
 from pgcelery.engine.database import Connections, load
 from pgcelery.engine.errors import NotEnded
+from pgcelery.engine.exchange import Connection
 from pgcelery.engine.job import State
 
 _BATCH = 1000  # jobs that one transaction cancels
@@ -211,10 +212,13 @@ class Workflows:
             "edge_children": TextArray.of([child for _, child in edges]),
         }
         # Not repeated when the answer got lost: these jobs may have ended once more by then.
-        query = load("workflows/replay", self.config.schema)
-        row = self._connections.transact(
-            lambda conn: conn.execute(query, params, binary=True).fetchone()
-        )
+        home, query = (load(f"workflows/{name}", self.config.schema) for name in ("home", "replay"))
+
+        def replay(conn: Connection) -> TupleRow | None:
+            conn.execute(home, params)
+            return conn.execute(query, params, binary=True).fetchone()
+
+        row = self._connections.transact(replay)
         assert row is not None
         refused, woken = row
         if refused is not None:

@@ -17,7 +17,6 @@ from kombu.utils.encoding import safe_repr
 from pgcelery.compat.exceptions import WorkerShutdown
 from pgcelery.compat.platforms import EX_OK, signals
 from pgcelery.compat.utils.serialization import jsonify, strtobool
-from pgcelery.compat.utils.time import rate
 from pgcelery.compat.worker import looking
 from pgcelery.compat.worker import state as worker_state
 from pgcelery.compat.worker.panel import (
@@ -28,6 +27,7 @@ from pgcelery.compat.worker.panel import (
     nok,
     ok,
 )
+from pgcelery.compat.worker.rates import per_second
 from pgcelery.compat.worker.request import Request
 
 __all__ = ("Panel", "control_command", "inspect_command")
@@ -167,7 +167,7 @@ def terminate(state: State, signal: str, task_id: Any, **kwargs: Any) -> Any:
 def rate_limit(state: State, task_name: str, rate_limit: Any, **kwargs: Any) -> Any:
     """Tell worker(s) to modify the rate limit for a task by type."""
     try:
-        rate(rate_limit)
+        per_second(rate_limit)
     except ValueError as exc:
         return nok(f"Invalid rate limit string: {exc!r}")
     if task_name not in state.app.tasks:

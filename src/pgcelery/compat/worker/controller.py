@@ -324,6 +324,7 @@ class WorkController:
             name=self.hostname,
             queues=self.queue_names(),
             labels=self.labels,
+            rates=self.consumer.rates(),
             info={"pool": self.pool_cls.__module__.split(".")[-1], "size": self.pool.size},
             on_control=None if self.pidbox is None else self.pidbox.on_message,
             on_beat=self.consumer.on_beat,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pgcelery.compat import signals
-from pgcelery.compat.worker import state
+from pgcelery.compat.worker import rates, state
 from pgcelery.compat.worker.heartbeat import Heart
 from pgcelery.engine import EngineError
 
@@ -53,7 +53,6 @@ class Consumer:
     connection_errors: tuple[type[BaseException], ...] = ()
     channel_errors: tuple[type[BaseException], ...] = ()
     gossip = None
-    task_buckets: dict[str, Any]
 
     def __init__(self, controller: Any) -> None:
         self.controller = controller
@@ -74,7 +73,6 @@ class Consumer:
             )
         self._registration: int | None = None
         self.on_task_message: set[Callable[..., Any]] = set()
-        self.task_buckets = {}
         self.disable_rate_limits: bool = controller.disable_rate_limits
         self.initial_prefetch_count: int = controller.prefetch_count
 
@@ -120,8 +118,12 @@ class Consumer:
         return fun(*args, **kwargs)
 
     def reset_rate_limits(self) -> None:
-        """Read the rate limits of tasks anew."""
-        self.task_buckets.clear()
+        """Read the rate limits of tasks anew; they hold at once, also for what waits."""
+        self.controller.node.set_rates(self.rates())
+
+    def rates(self) -> dict[str, float]:
+        """Give the tasks that this worker limits, by name, with starts a second."""
+        return {} if self.disable_rate_limits else rates.of_tasks(self.app)
 
     def add_task_queue(
         self,
