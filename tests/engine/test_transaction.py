@@ -276,6 +276,34 @@ def test_children_and_follow_ups_come_with_it_and_their_delays_count_from_the_en
     assert fetch(effects.dsn, "select distinct workflow from pgcelery.jobs") == [("w",)]
 
 
+def test_a_sticky_child_goes_to_the_worker_that_freed_it(
+    client: Client, node: SimNode, transactions: Transactions
+):
+    other = SimNode(client, node.conn, "other", ["q"])
+    client.enqueue([new_job(id="first"), new_job(id="second", parents=("first",), sticky=2)])
+    (job,) = (job_of(claim) for claim in node.step(1).claims)
+    with transactions.begin(job.token) as run:
+        run.record(job, completed(job))
+    assert other.step(1).claims == []
+    ((own,),) = fetch(client.config.dsn, "select own from pgcelery.places")
+    assert own == "n"
+
+
+def test_what_is_dropped_is_gone_and_who_waited_for_it_hears(
+    client: Client, node: SimNode, transactions: Transactions
+):
+    ids = ["first", "second", "third"]
+    parents = [(), ("first",), ("second",)]
+    client.enqueue(
+        [new_job(id=one, parents=after) for one, after in zip(ids, parents, strict=True)]
+    )
+    (job,) = (job_of(claim) for claim in node.step(1).claims)
+    with transactions.begin(job.token) as run:
+        run.record(job, completed(job, drops=("second",)))
+    (claim,) = node.step(2).claims
+    assert (claim.job_id, claim.flags & 4) == ("third", 4)
+
+
 def test_a_slot_is_free_again_with_the_commit(
     client: Client, node: SimNode, transactions: Transactions
 ):
