@@ -91,8 +91,9 @@ def test_effects_are_those_of_the_tasks_that_succeeded_whoever_is_killed(world: 
     assert len(world.began()) > 300, "nobody was killed in the middle"
 
 
-def test_a_worker_that_was_paused_past_its_lease_leaves_nothing(world: World):
-    zombie = world.worker("zombie@%h", 1)
+@pytest.mark.parametrize("lease_lost", ["finish", "kill"])
+def test_a_worker_that_was_paused_past_its_lease_leaves_nothing(world: World, lease_lost: str):
+    zombie = world.worker("zombie@%h", 1, FAULTS_LEASE_LOST=lease_lost)
     result = world.tasks.put_pid.delay()
     wait_for(world.began)
     os.killpg(zombie.pid, signal.SIGSTOP)
@@ -103,11 +104,14 @@ def test_a_worker_that_was_paused_past_its_lease_leaves_nothing(world: World):
     assert result.get(timeout=20) == second
     assert world.effects.numbers() == [second]
     os.killpg(zombie.pid, signal.SIGCONT)
-    zombie.wait_for_output("came too late and was not recorded")
+    if lease_lost == "finish":
+        zombie.wait_for_output("came too late and was not recorded")
+        ((task_id,),) = fetch(world.dsn, "select job_id from pgcelery.late")
+        assert task_id == result.id
+    else:
+        zombie.wait_for_output("exited with 'signal 9")
     assert world.effects.numbers() == [second]
     assert first != second
-    ((task_id,),) = fetch(world.dsn, "select job_id from pgcelery.late")
-    assert task_id == result.id
     assert result.state == "SUCCESS"
 
 

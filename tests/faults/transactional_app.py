@@ -13,7 +13,12 @@ from tests.support.commits import insert
 from tests.support.wait import wait_for
 
 app = Celery("transactional", broker=os.environ["FAULTS_DSN"], backend=os.environ["FAULTS_DSN"])
-app.conf.broker_transport_options = {"lease_s": 3.0, "heartbeat_s": 0.5, "maintain_s": 0.5}
+app.conf.broker_transport_options = {
+    "lease_s": 3.0,
+    "heartbeat_s": 0.5,
+    "maintain_s": 0.5,
+    "lease_lost": os.environ.get("FAULTS_LEASE_LOST", "kill"),
+}
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 
 
