@@ -9,7 +9,7 @@ import psycopg
 from psycopg import pq
 from psycopg import sql as pgsql
 
-from pgcelery.engine import Client, EngineConfig, Outcome, State
+from pgcelery.engine import Client, EngineConfig, Outcome
 from pgcelery.engine.arrays import BigintArray, ByteaArray, IntegerArray, TextArray, register
 from pgcelery.engine.columns import columns, queue_key
 from pgcelery.engine.database import load
@@ -354,6 +354,3 @@ def _int(cell: bytes | None) -> int:
 
 def _tuple(value: list[str] | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(value)
-
-
-__all__ = ["Engine", "Session", "State", "territory"]

@@ -56,7 +56,8 @@ def _by_id(claims: Sequence[Claim]) -> list[Claim]:
 def _same_states(engine: States, model: States, seen: Seen | None) -> None:
     """Compare; what others were just purging or cancelling may have looked as if it ran."""
     if seen is not None:
-        engine = {id: model[id] if state == 3 else state for id, state in engine.items()}
+        said = {id: model.get(id) if state == 3 else state for id, state in engine.items()}
+        engine = {id: state for id, state in said.items() if id in model or state is not None}
     _same("states", engine, model)
 
 

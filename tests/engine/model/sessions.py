@@ -142,15 +142,15 @@ def settle(model: Model, done: list[Done], dump: Callable[[], dict[str, Any]]) -
 def forgive(model: Model, engine: dict[str, Any], done: list[Done]) -> None:
     """Take over what two that did not see each other may leave, and what does no harm.
 
-    A wish to cancel what another transaction was just ending is about nothing, and upkeep deletes
-    it. A workflow that is cancelled while it is replayed may stay stopped: what it still comes to
-    is cancelled.
+    A wish to cancel what another transaction was just ending or purging is about nothing, and
+    upkeep deletes it. A workflow that is cancelled while it is replayed may stay stopped: what it
+    still comes to is cancelled.
     """
     if {type(one.op) for one in done} == {CancelWorkflow, Replay}:
         model.stopped = {**engine["stopped"], **model.stopped}
     for id, wish in engine["cancels"].items():
         ended = engine["results"].get(id)
-        if id not in model.cancels and ended is not None and ended[4]:
+        if id not in model.cancels and (id not in engine["jobs"] or (ended and ended[4])):
             model.cancels[id] = wish
 
 
