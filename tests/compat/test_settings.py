@@ -513,3 +513,15 @@ def test_an_unknown_profile_is_refused_with_those_that_there_are():
     for _ in range(2):
         with pytest.raises(ImproperlyConfigured, match=r"'durabel'; it can be 'celery', 'durable'"):
             _ = app.conf.task_acks_late
+
+
+def test_what_a_worker_does_about_a_lost_lease_is_a_setting() -> None:
+    with Celery("proj", broker="postgresql://nowhere.invalid/db", set_as_current=False) as app:
+        assert app.engine_config.lease_lost == "kill"
+    with Celery("proj", broker="postgresql://nowhere.invalid/db", set_as_current=False) as app:
+        app.conf.worker_lease_lost = "finish"
+        assert app.engine_config.lease_lost == "finish"
+    with Celery("proj", broker="postgresql://nowhere.invalid/db", set_as_current=False) as app:
+        app.conf.worker_lease_lost = "ignore"
+        with pytest.raises(ImproperlyConfigured, match="kill or finish"):
+            _ = app.engine_config
