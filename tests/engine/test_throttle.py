@@ -96,6 +96,9 @@ def test_nothing_begins_without_room_and_who_has_been_late_for_longest_is_first(
     assert sorted(begin(one, 5.0, room=2)) == ["a", "x"]
     assert begin(one, 5.2, room=1) == ["y"]
     assert begin(one, 5.2, room=1) == ["b"]
+    one.hold([claimed("c")], 9.0)
+    assert one.recall(8.9) == []
+    assert [job.id for job in one.recall(9.0)] == ["c"]
 
 
 def test_a_new_rate_counts_from_the_last_start():
