@@ -14,7 +14,7 @@ import pytest
 
 from pgcelery.engine import Client, Gate, Job, NewJob, Outcome, State, Worker
 from pgcelery.engine.arrays import BigintArray, IntegerArray, TextArray
-from pgcelery.engine.placement import encode
+from pgcelery.engine.placement import encode, score
 from pgcelery.engine.pool import ThreadPool
 from pgcelery.engine.territory import Territory
 from pgcelery.engine.throttle import Throttle
@@ -96,6 +96,9 @@ def test_nothing_begins_without_room_and_who_has_been_late_for_longest_is_first(
     assert sorted(begin(one, 5.0, room=2)) == ["a", "x"]
     assert begin(one, 5.2, room=1) == ["y"]
     assert begin(one, 5.2, room=1) == ["b"]
+    one.hold([claimed("c")], 9.0)
+    assert one.recall(8.9) == []
+    assert [job.id for job in one.recall(9.0)] == ["c"]
 
 
 def test_a_new_rate_counts_from_the_last_start():
@@ -191,6 +194,9 @@ def test_each_name_and_each_place_of_a_queue_has_a_place_of_its_own(world: World
     claims = world.node.step(10).claims
     places = world.withhold(*claims, names=("limited", "other limited"))
     assert len(set(places)) == 3
+    asked = world.conn.execute("select wants from pgcelery.places where own is null").fetchall()
+    labels = {"worker": "a", "gpu": "1"}  # workers of before there were such places ask just this
+    assert [score(text, labels) for (text,) in asked].count(None) == 3
     drawn = {row[1]: row[3] for place in places for row in world.draw(place, 5)}
     plain = world.node.territory.queues["q"]
     assert drawn == {jobs[0].id: plain, jobs[1].id: plain, jobs[2].id: ids["q", gpu]}

@@ -149,10 +149,10 @@ class Throttle:
         return min((turn for turn in turns if turn > 0), default=inf)
 
     def recall(self, before: float = inf) -> list[Job]:
-        """Take back what is held: all of the names whose turn came before a time."""
+        """Take back what is held: all of the names whose first one could begin before a time."""
         taken: list[Job] = []
         for line in self._holding:
-            if line.next_at <= before:
+            if max(line.next_at, line.since) <= before:
                 taken += line.held
                 line.held.clear()
         self._holding = [line for line in self._holding if line.held]
