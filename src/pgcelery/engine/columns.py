@@ -238,12 +238,12 @@ def _rest_of_one(job: NewJob, queue_id: int) -> list[Array]:
 
 @lru_cache(maxsize=1)
 def no_follow_ups() -> list[Array]:
-    """Give the empty form of the eighteen follow-up arguments of ``step_v3``."""
+    """Give the empty form of the eighteen follow-up arguments of ``step_v4``."""
     return [BigintArray.of([]), *columns([], {})]
 
 
 def follow_ups(pairs: Sequence[tuple[int, NewJob]], intern: Callable[[QueueKey], int]) -> list[Any]:
-    """Turn (token of the parent's run, job) pairs into the follow-up arguments of ``step_v3``."""
+    """Turn (token of the parent's run, job) pairs into the follow-up arguments of ``step_v4``."""
     jobs = [job for _, job in pairs]
     queue_id = {queue_key(job): intern(queue_key(job)) for job in jobs}
     return [BigintArray.of([token for token, _ in pairs]), *columns(jobs, queue_id)]

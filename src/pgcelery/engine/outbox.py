@@ -119,7 +119,7 @@ class Doubts:
 
 
 def ended_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> list[Any]:
-    """Build the arguments of ``step_v3`` from the ended runs on."""
+    """Build the arguments of ``step_v4`` from the ended runs on."""
     if not outcomes:
         return _NONE_ENDED
     pairs = [(outcome.token, job) for outcome in outcomes for job in outcome.follow_ups]

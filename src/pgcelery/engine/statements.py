@@ -193,7 +193,7 @@ def _str(cell: bytes | None) -> str | None:
 
 
 def wide_row(cells: list[bytes | None]) -> Row:
-    """Read a row of step_v3."""
+    """Read a row of step_v4."""
     kind, job_id, token, queue_id, name, payload, priority, delivery, flags, fed_by = cells
     return Row(
         Kind(_int(kind) or 0),

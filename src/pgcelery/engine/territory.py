@@ -162,7 +162,7 @@ class Territory:
     # -- steps ----------------------------------------------------------------------------------
 
     def params(self, turn: int) -> list[Array | str]:
-        """Build the arguments of ``step_v3`` from the queues to the node's own label."""
+        """Build the arguments of ``step_v4`` from the queues to the node's own label."""
         ids = [*self.places, *self.queues.values()]
         pivot = turn % len(ids) if ids else 0
         return [

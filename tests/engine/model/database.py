@@ -16,7 +16,15 @@ from pgcelery.engine.database import load
 from pgcelery.engine.link import Param, Statement
 from pgcelery.engine.outbox import again_params, ended_params
 from pgcelery.engine.relay import Relay
-from pgcelery.engine.statements import Kind, Row, beat_row, outcome_row, statements, wide_row
+from pgcelery.engine.statements import (
+    Kind,
+    Row,
+    beat_row,
+    outcome_row,
+    statements,
+    upkeep_row,
+    wide_row,
+)
 from pgcelery.engine.territory import OWN, Territory
 from tests.engine.model.plans import (
     LEASE,
@@ -209,7 +217,7 @@ class Session:
 
     def maintain(self, me: int) -> list[Row]:
         params = [me, seconds(UPKEEP_LEASE), 1000]
-        return [wide_row(cells) for cells in self.ask(self.engine.node.maintain, params)]
+        return [upkeep_row(cells) for cells in self.ask(self.engine.node.maintain, params)]
 
     def reclaim(self, me: int, known: Sequence[int]) -> None:
         self.ask(self.engine.node.reclaim, [me, BigintArray.of(known)])

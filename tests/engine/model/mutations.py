@@ -41,11 +41,11 @@ MUTATIONS = [
     ),
     Mutation("children: a failure is not told", "free_v1", "l.failed + l.bad > 0", "false"),
     Mutation("children: nodes are not locked", "free_v1", "for update of n", ""),
-    Mutation("claim: wish to cancel ignored", "step_v3", "then 8 else 0", "then 0 else 0"),
-    Mutation("claim: expiry ignored", "step_v3", "then 16 else 0", "then 0 else 0"),
+    Mutation("claim: wish to cancel ignored", "step_v4", "then 8 else 0", "then 0 else 0"),
+    Mutation("claim: expiry ignored", "step_v4", "then 16 else 0", "then 0 else 0"),
     Mutation(
         "claim: stays ready",
-        "step_v3",
+        "step_v4",
         "delete from pgcelery.ready r using picked p where r.ctid = p.at"
         " returning r.job_id, r.deliveries, r.flags",
         "select r.job_id, r.deliveries, r.flags"
@@ -53,11 +53,11 @@ MUTATIONS = [
     ),
     Mutation(
         "claim: before its time",
-        "step_v3",
+        "step_v4",
         "where s.queue_id = any (all_ids) and s.due_at <= now()",
         "where s.queue_id = any (all_ids)",
     ),
-    Mutation("claim: delivery not counted", "step_v3", "g.deliveries + 1", "1"),
+    Mutation("claim: delivery not counted", "step_v4", "g.deliveries + 1", "1"),
     Mutation(
         "upkeep: delivery not counted",
         "maintain_v2",

@@ -1,6 +1,6 @@
 -- Claim for one worker, from throttled places, as many jobs each as its own rates allow: by priority, then
 -- in the order of enqueue, whichever lane they are in. They are of the queue again that they came from.
--- Rows as of step_v3, kind 0.
+-- Rows as of step_v4, kind 0.
 create function pgcelery.draw_v1(me integer, place_ids integer[], most integer[])
 returns table (kind integer, job_id text, token bigint, queue_id integer, name text,
                payload bytea, priority integer, delivery integer, flags integer, fed_by text)

@@ -1,4 +1,4 @@
--- Record, in the transaction that holds what a run did, that it completed: what step_v3 does with an
+-- Record, in the transaction that holds what a run did, that it completed: what step_v4 does with an
 -- outcome, by finish_v4, free_v1 and place_v2, but that it claims nothing and lets nobody through
 -- gates: it leaves word for the next step. The delete of the running row is the fence, and the first
 -- lock that this takes on the engine's rows; between it and the commit the client may be silent for

@@ -1,6 +1,6 @@
 -- One round trip of a pool process, one transaction: record that a run completed and claim the one job
 -- that waited for it and for nobody else, for the same worker, under a token that was reserved before.
--- That is what step_v3 does, by finish_v3 and free_v1, for an outcome without follow-ups and drops; the
+-- That is what step_v4 does, by finish_v4 and free_v1, for an outcome without follow-ups and drops; the
 -- rules and the order of locks are theirs (running, results, waiters, cancels, edges, nodes), written
 -- with single rows, as a chain does this once a step. Whatever is not that case changes nothing and
 -- returns a row of nulls: the outcome then goes to the node. Not that case are a job that came through

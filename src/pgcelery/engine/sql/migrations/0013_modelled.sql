@@ -6,6 +6,7 @@
 -- install functions/join_v2.sql
 -- install functions/enqueue_v4.sql
 -- install functions/finish_v4.sql
+-- install functions/step_v4.sql
 -- install functions/reclaim_v2.sql
 -- install functions/purge_v2.sql
 
