@@ -65,6 +65,9 @@ def status(ctx: click.Context) -> None:
             ctx.exit(1)
         client.check_schema()
         click.echo(f"Schema    version {schema.current}, as this release wants it")
+        if late := client.late():
+            told = ", ".join(f"{many} {reason}" for reason, many in sorted(late.items()))
+            click.echo(f"Late      {told} (outcomes refused in the last 7 days)")
 
 
 @db.command()

@@ -19,7 +19,7 @@ from pgcelery.engine import arrays, schema
 from pgcelery.engine.arrays import ByteaArray, TextArray
 from pgcelery.engine.columns import QueueKey, check, check_name, columns, queue_key
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connection, Connections, load, translated
+from pgcelery.engine.database import Connection, Connections, load, outlived, translated
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.failpoint import failpoint
@@ -312,6 +312,10 @@ class Client(Workflows, Queues, Limits, Waiting):
         rows = self._run("results/failures", {"ids": TextArray.of(list(ids))})
         return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
 
+    def late(self) -> dict[str, int]:
+        """Count the outcomes that were refused in the last seven days, by reason."""
+        return dict(self._run("results/late"))
+
     def inputs(
         self, id: str, ids: Collection[str]
     ) -> tuple[dict[str, StoredResult], dict[str, StoredResult | None]]:
@@ -336,19 +340,28 @@ class Client(Workflows, Queues, Limits, Waiting):
 
         Returns:
             Those of ids that are final; empty when the time was over first.
+
+        Raises:
+            DatabaseUnavailable: At the first look, or when the time was over. An outage that comes
+                while it waits is outlived.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if len(ids) > _MANY:
-            return self._look(ids, deadline)
         done = self._final(ids)
         if done or not ids or (timeout_s is not None and timeout_s <= 0):
             return done
+        return outlived(
+            lambda: self._look(ids, deadline) if len(ids) > _MANY else self._hear(ids, deadline),
+            deadline,
+        )
+
+    def _hear(self, ids: Collection[str], deadline: float | None) -> dict[str, StoredResult]:
+        """Wait by being told, and by looking now and then."""
         with self._ears.lend() as ear:
             if ear is not None:
-                keep_s = 86400.0 if timeout_s is None else timeout_s + 60
+                keep_s = 86400.0 if deadline is None else deadline - time.monotonic() + 60
                 params = {"ids": TextArray.of(list(ids)), "channel": ear.channel, "keep_s": keep_s}
                 self._run("results/await", params)
-                done = self._final(ids)
+            done = self._final(ids)
             pause, slowest = _LOOK_AGAIN_S
             while not done:
                 left = slowest if deadline is None else deadline - time.monotonic()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
+from math import inf
 from typing import Any, TypeVar
 
 import psycopg
@@ -42,6 +44,7 @@ _UNAVAILABLE = (
     psycopg.errors.TransactionTimeout,
 )
 _TRIES = 10  # of a transaction that others got in the way of
+_AWAY_S = (0.05, 10.0)  # first and slowest pause of who waits for a database that is away
 _PAUSE_S = 0.02  # between the first two of them; then longer
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
@@ -113,6 +116,28 @@ def translated() -> Iterator[None]:
 
 def _overtaken(exc: DatabaseUnavailable) -> bool:
     return isinstance(exc.__cause__, psycopg.Error) and exc.__cause__.sqlstate in OVERTAKEN
+
+
+def outlived(act: Callable[[], T], deadline: float | None) -> T:
+    """Do something that only reads, again after pauses that grow to 10 s while the database is away.
+
+    Args:
+        act: What to do.
+        deadline: Monotonic time of the last try; None for never.
+
+    Raises:
+        DatabaseUnavailable: It still is at the deadline.
+    """
+    pause_s = _AWAY_S[0]
+    while True:
+        try:
+            return act()
+        except DatabaseUnavailable:
+            left_s = inf if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
+                raise
+            threading.Event().wait(min(left_s, pause_s * random.uniform(0.7, 1.0)))
+            pause_s = min(pause_s * 2, _AWAY_S[1])
 
 
 def _both(

@@ -13,6 +13,7 @@ from psycopg import sql as pgsql
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import Connection, connect, translated
+from pgcelery.engine.errors import DatabaseUnavailable
 
 
 class Ear:
@@ -55,11 +56,7 @@ class Ears:
 
     @contextmanager
     def lend(self) -> Iterator[Ear | None]:
-        """Lend an ear, or None when listening is off or too many listen already.
-
-        Raises:
-            DatabaseUnavailable: Connecting failed.
-        """
+        """Lend an ear, or None when listening is off, not possible now, or too many listen."""
         if self._pid != os.getpid():
             self._inherited += self._idle
             self._idle, self._lent, self._pid = [], 0, os.getpid()
@@ -69,7 +66,8 @@ class Ears:
         self._lent += 1
         ear: Ear | None = None
         try:
-            ear = self._idle.pop() if self._idle else Ear(self._config)
+            with suppress(DatabaseUnavailable):
+                ear = self._idle.pop() if self._idle else Ear(self._config)
             yield ear
         finally:
             self._lent -= 1

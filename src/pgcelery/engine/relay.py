@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pgcelery.engine.arrays import IntegerArray, TextArray
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import load
+from pgcelery.engine.database import AWAY, OVERTAKEN, load
 from pgcelery.engine.errors import DatabaseUnavailable
 from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import Job, Outcome
@@ -27,7 +27,6 @@ _INT4, _INT8, _TEXT, _BYTEA, _FLOAT8 = 23, 20, 25, 17, 701
 _MARGIN = 0.2  # of the lease: what must be left of it, and the most that an answer may take
 _RETRY_S = (0.05, 10.0)  # first and slowest pause between attempts to connect
 _REFUSED_PAUSE_S = 0.5  # after the server refused a statement
-_OVERTAKEN = "40001"  # another transaction was quicker: no reason to pause
 
 
 class Terms(NamedTuple):
@@ -138,6 +137,7 @@ class Relay:
         if any(one != fd for one in ripe):
             return False
         self._try(link.advance)
+        self._leave()
         if connecting and link.state is LinkState.OPEN:
             self._not_before, self._pause_s = 0.0, _RETRY_S[0]
         return True
@@ -221,6 +221,7 @@ class Relay:
         except DatabaseUnavailable as exc:
             self._broken()
             raise AnswerLost from exc
+        self._leave()
         return None if self._answer is None else self._answer[0]
 
     def _tell(self, outcome: Outcome, channels: bytes | None) -> None:
@@ -274,9 +275,15 @@ class Relay:
 
     def _refuse(self, state: str, text: str) -> None:
         self._refused = state
-        if state != _OVERTAKEN:
+        if state not in OVERTAKEN:  # another transaction was quicker: no reason to pause
             self._asked = False
             self._not_before = time.monotonic() + _REFUSED_PAUSE_S
+
+    def _leave(self) -> None:
+        """Close a connection to a server that is not the one to talk to."""
+        if self._refused is not None and self._refused.startswith(AWAY):
+            self._refused = None
+            self._broken(keep=True)
 
     def _try(self, act: Callable[[], object]) -> None:
         try:

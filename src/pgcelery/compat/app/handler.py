@@ -10,7 +10,7 @@ from typing import Any
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from pgcelery.compat import signals
+from pgcelery.compat import signals, states
 from pgcelery.compat._state import _set_task_join_will_block
 from pgcelery.compat.app import lost, notes, trace
 from pgcelery.compat.app import running as runs
@@ -117,9 +117,15 @@ class TaskHandler:
         lost.soft_limit_passed(Delivery(self, job), limit_s)
 
     def late(self, outcome: Outcome, reason: str) -> None:
-        """Log that what a run came to was refused."""
+        """Log, and send ``task_late``: what a run came to was refused."""
         logger.warning(
             "The outcome of task %s came too late and was not recorded: %s", outcome.id, reason
+        )
+        signals.task_late.send(
+            sender=self.consumer,
+            task_id=outcome.id,
+            state=states.from_engine(outcome.state),
+            reason=reason,
         )
 
     def finished(self, outcome: Outcome) -> None:

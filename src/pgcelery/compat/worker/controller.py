@@ -414,6 +414,7 @@ class WorkController:
         uptime = datetime.now(UTC) - self.startup_time
         return {
             "total": dict(state.total_count),
+            **({"late": dict(state.late_count)} if state.late_count else {}),
             "pid": os.getpid(),
             "clock": str(self.app.clock),
             "uptime": round(uptime.total_seconds()),

@@ -20,6 +20,7 @@ __all__ = (
     "SOFTWARE_INFO",
     "active_requests",
     "all_total_count",
+    "late_count",
     "maybe_shutdown",
     "merge_revoked",
     "requests",
@@ -59,6 +60,8 @@ successful_requests: Any = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_
 total_count: Counter[str] = Counter()
 #: tasks run, as the only item
 all_total_count = [0]
+#: runs whose end was refused because another had their task by then, by reason
+late_count: Counter[str] = Counter()
 #: ids this worker was told are revoked
 revoked: Any = LimitedSet(maxlen=REVOKES_MAX, expires=REVOKE_EXPIRES)
 #: stamps this worker was told are revoked: ``{stamp: [values]}``
@@ -78,6 +81,7 @@ def reset_state() -> None:
     successful_requests.clear()
     total_count.clear()
     all_total_count[:] = [0]
+    late_count.clear()
     revoked.clear()
     revoked_stamps.clear()
 

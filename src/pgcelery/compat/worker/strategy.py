@@ -106,6 +106,7 @@ class NodeHandler(TaskHandler):
 
     def late(self, outcome: Outcome, reason: str) -> None:
         """Note that a task has ended here, without effect."""
+        state.late_count[reason] += 1
         self._forget(outcome)
         if self.events is not None:
             self.events.forget(outcome.id)
