@@ -139,7 +139,8 @@ class Proxy:
     Attributes:
         lose: ``requests`` cuts a connection instead of passing on what the client says next,
             ``answers`` instead of passing on what the server says next; once each.
-        hold: The same words; instead of cutting, nothing is passed on any more.
+        hold: The same words; instead of cutting, nothing is passed on any more over connections
+            that carry something meanwhile.
         delay: The same words; it is passed on once this is set to something else.
     """
 
@@ -173,13 +174,15 @@ class Proxy:
                     self._threads[-1].start()
 
     def _pump(self, word: str, source: socket.socket, sink: socket.socket) -> None:
+        stuck = False
         with suppress(OSError):
             while data := source.recv(65536):
                 if self.lose == word:
                     self.lose = ""
                     self.lost += 1
                     break
-                if self.hold == word:
+                if stuck or self.hold == word:
+                    stuck = True
                     self.held += 1
                     continue
                 if self.delay == word:

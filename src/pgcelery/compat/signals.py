@@ -34,9 +34,9 @@ task_internal_error = _signal(
 )
 task_revoked = _signal("task_revoked", "request", "terminated", "signum", "expired")
 task_rejected = _signal("task_rejected", "message", "exc")
-#: Not Celery's; in the worker's main process. A run came to `state` when its task had already been
-#: given to another worker (`reason` ``reassigned``) or had ended (``already finished``), and nothing
-#: of it was recorded.
+#: Not Celery's; in the worker's main process. A run came to `state` when its task had been given to
+#: another worker (`reason` ``reassigned``) or had ended (``already finished``): nothing of it was
+#: recorded.
 task_late = _signal("task_late", "task_id", "state", "reason")
 task_unknown = _signal("task_unknown", "message", "exc", "name", "id")
 #: Deprecated by Celery for `after_task_publish`.

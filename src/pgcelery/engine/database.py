@@ -119,7 +119,7 @@ def _overtaken(exc: DatabaseUnavailable) -> bool:
 
 
 def outlived(act: Callable[[], T], deadline: float | None) -> T:
-    """Do something that only reads, again after pauses that grow to 10 s while the database is away.
+    """Do something that only reads, again after pauses that grow while the database is away.
 
     Args:
         act: What to do.

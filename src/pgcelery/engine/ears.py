@@ -22,8 +22,12 @@ class Ear:
     def __init__(self, config: EngineConfig) -> None:
         self.channel = f"{config.schema}.{uuid.uuid4().hex}"[:63]
         self.conn: Connection = connect(config)
-        with translated():
-            self.conn.execute(pgsql.SQL("listen {}").format(pgsql.Identifier(self.channel)))
+        try:
+            with translated():
+                self.conn.execute(pgsql.SQL("listen {}").format(pgsql.Identifier(self.channel)))
+        except DatabaseUnavailable:
+            self.conn.close()
+            raise
 
     def hear(self, timeout_s: float) -> list[str] | None:
         """Wait for a notification; return the ids that it names.

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _RECONNECT_S = (0.05, 10.0)  # first and slowest pause between attempts
 _REFUSED_PAUSE_S = 0.5  # after the server refused a statement for a passing reason
+_OVERTAKEN_PAUSE_S = (0.01, 0.05)  # after a deadlock: shortest and longest
 #: Of the lease: what a statement may take in the server, and then until its answer is here. Of the
 #: two the server's comes first, or it would go on with what nobody waits for any more.
 _STATEMENT, _ANSWER = 0.2, 0.25
@@ -130,6 +131,7 @@ class Session:
     def _note_refusal(self, key: str, state: str, text: str) -> None:
         if state in OVERTAKEN:  # nobody's fault, and over
             logger.debug("%s is sent again: %s (%s)", key, text, state)
+            self._quiet_until = time.monotonic() + random.uniform(*_OVERTAKEN_PAUSE_S)
             return
         logger.error(
             "the database refused to %s: %s (%s)",
