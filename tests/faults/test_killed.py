@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -62,6 +63,9 @@ def test_a_killed_child_is_replaced_and_only_its_task_suffers(world: World):
     assert states(others) == {"SUCCESS": 100}
     assert result.state == "FAILURE"
     assert type(result.result).__name__ == "WorkerLostError"
+    told = str(result.result)
+    assert re.search(r"signal 9 \(SIGKILL\) in pid \d+ of only@", told)
+    assert ("delivered 5 times" in told) == world.tasks.app.conf.task_acks_late
     assert world.runs()[1] == (5 if world.tasks.app.conf.task_acks_late else 1)
     assert worker.popen.poll() is None
 
