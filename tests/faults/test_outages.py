@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ def run(dsn: str, *statements: str) -> None:
 
 
 @contextmanager
-def reads_only(dsn: str) -> Iterator[None]:
-    """As a primary that has become a standby: connections are new, and none can write."""
+def reads_only(dsn: str, who: str = "true") -> Iterator[None]:
+    """As a primary that became a standby: new connections cannot write, and old ones are cut."""
     with psycopg.connect(dsn) as conn:
         name = conn.info.dbname
 
@@ -50,8 +51,8 @@ def reads_only(dsn: str) -> Iterator[None]:
         alter = sql.SQL("alter database {} set default_transaction_read_only = {}")
         text = alter.format(sql.Identifier(name), sql.SQL(word)).as_string(None)
         kill = (
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where datname = current_database() and pid <> pg_backend_pid()"
+            "select pg_terminate_backend(pid) from pg_stat_activity"  # noqa: S608
+            f" where datname = current_database() and pid <> pg_backend_pid() and {who}"
         )
         run(dsn, text, *([kill] if word == "on" else []))
 
@@ -146,15 +147,19 @@ def test_a_worker_leaves_a_server_that_only_reads(dsn: str, client: Client):
 def test_a_pool_process_leaves_a_server_that_only_reads(dsn: str, client: Client, tmp_path: Path):
     notes, pool = Notes(tmp_path), TellingPool(1)
     with at_work(replace_heart(client), notes, pool):
-        with reads_only(dsn):
-            pass
-        for n in range(20):  # what comes first may go by the node
-            ids = [f"{n}-{m}" for m in range(3)]
-            client.enqueue(chain_of(ids))
-            assert client.wait(ids[-1:], 20)
-            if pool.steps:
-                break
-        assert pool.steps
+        relay = "application_name = 'pgcelery relay'"
+        with reads_only(dsn, who=relay):  # the node's connection is older, and can write
+            query = f"select from pg_stat_activity where {relay} and state = 'idle'"  # noqa: S608
+            wait_for(lambda: go_through_a_chain(client, str(time.time())) or rows(dsn, query))
+            go_through_a_chain(client, "refused")
+        pool.steps.clear()
+        wait_for(lambda: pool.steps or go_through_a_chain(client, str(time.time())))
+
+
+def go_through_a_chain(client: Client, name: str) -> None:
+    ids = [f"{name}-{n}" for n in range(3)]
+    client.enqueue(chain_of(ids))
+    assert client.wait(ids[-1:], 20)
 
 
 def replace_heart(client: Client) -> Client:
@@ -306,21 +311,42 @@ def test_who_waits_for_a_result_outlives_an_outage(dsn: str, client: Client, pro
             far.wait(["other"], 30)
 
 
-@pytest.mark.parametrize("how", ["refused", "reads only"])
-def test_a_worker_without_a_database_costs_next_to_nothing(
-    dsn: str, client: Client, tmp_path: Path, how: str
-):
-    closed = "host=127.0.0.1 port=9 dbname=none"
-    (tmp_path / "ran").touch()
-    worker = Forked(failing.work, closed if how == "refused" else dsn, tmp_path, marks=tmp_path)
-    try:
-        if how == "refused":
-            wait_for(lambda: _cpu_s(worker.pid) > 0)
+@contextmanager
+def hanging_up() -> Iterator[tuple[int, list[float]]]:
+    """A port where calls are taken and ended at once, and the times of these calls."""
+    calls: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+                    calls.append(time.monotonic())
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield server.getsockname()[1], calls
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_worker_that_finds_no_database_tries_less_and_less(dsn: str, tmp_path: Path):
+    with hanging_up() as (port, calls):
+        worker = Forked(
+            failing.work, f"host=127.0.0.1 port={port} dbname=none", tmp_path, marks=tmp_path
+        )
+        try:
+            wait_for(lambda: calls)
             _measure(worker.pid)
-        else:
-            wait_for(lambda: rows(dsn, "select from pgcelery.workers"))
-            with reads_only(dsn):
-                _measure(worker.pid)
+        finally:
+            worker.kill()
+        assert 2 <= len(calls) <= 10, "pauses double, from 0.05 s on"
+
+
+def test_a_worker_that_may_only_read_costs_next_to_nothing(dsn: str, tmp_path: Path):
+    worker = Forked(failing.work, dsn, tmp_path, marks=tmp_path)
+    try:
+        wait_for(lambda: rows(dsn, "select from pgcelery.workers"))
+        with reads_only(dsn):
+            _measure(worker.pid)
     finally:
         worker.kill()
 
