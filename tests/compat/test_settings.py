@@ -462,3 +462,15 @@ def test_settings_without_effect_are_mentioned_once(caplog):
             app.close_engine()
     assert caplog.text.count("redis_max_connections") == 1
     assert "mongodb" not in caplog.text
+
+
+def test_what_a_worker_does_about_a_lost_lease_is_a_setting() -> None:
+    with Celery("proj", broker="postgresql://nowhere.invalid/db", set_as_current=False) as app:
+        assert app.engine_config.lease_lost == "kill"
+    with Celery("proj", broker="postgresql://nowhere.invalid/db", set_as_current=False) as app:
+        app.conf.worker_lease_lost = "finish"
+        assert app.engine_config.lease_lost == "finish"
+    with Celery("proj", broker="postgresql://nowhere.invalid/db", set_as_current=False) as app:
+        app.conf.worker_lease_lost = "ignore"
+        with pytest.raises(ImproperlyConfigured, match="kill or finish"):
+            _ = app.engine_config
