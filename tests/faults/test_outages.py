@@ -149,7 +149,7 @@ def test_a_pool_process_leaves_a_server_that_only_reads(dsn: str, client: Client
     with at_work(replace_heart(client), notes, pool):
         relay = "application_name = 'pgcelery relay'"
         with reads_only(dsn, who=relay):  # the node's connection is older, and can write
-            query = f"select from pg_stat_activity where {relay} and state = 'idle'"  # noqa: S608
+            query = f"select from pg_stat_activity where {relay} and state = 'idle'"
             wait_for(lambda: go_through_a_chain(client, str(time.time())) or rows(dsn, query))
             go_through_a_chain(client, "refused")
         pool.steps.clear()
