@@ -67,7 +67,7 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
     if len(job.payload) > max_payload_bytes:
         raise InvalidJob(
             f"the payload of {job.name!r} has {len(job.payload)} bytes;"
-            f" at most {max_payload_bytes} are allowed"
+            f" at most {max_payload_bytes} are allowed (max_payload_bytes)"
         )
     if not 0 <= job.priority <= 32767:
         raise InvalidJob(f"priority {job.priority} is not within 0 to 32767")

@@ -33,7 +33,7 @@ class EngineConfig:
     patience_s: float = 60.0  #: a lower priority that waits for longer gets an eighth of the claims
     placement_grace_s: float = 0.2  #: head start of the workers that suit a job best
     synchronous_completion: bool = True  #: wait for the disk when outcomes are written
-    max_payload_bytes: int = 100 * 1024 * 1024
+    max_payload_bytes: int = 64 * 1024 * 1024  #: of one job; larger ones are refused
     prune_batch: int = 5000  #: most expired results deleted in one statement
 
     def __post_init__(self) -> None:

@@ -409,7 +409,7 @@ class Node:
             self.doubts.settle(outcome.token)
             if outcome.id in late:
                 logger.warning(
-                    "outcome of job %s refused: %s",
+                    "outcome of job %r refused: %s",
                     outcome.id,
                     late[outcome.id],
                     extra={"action": "job.late", "job_id": outcome.id, "token": outcome.token},

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.guard import Guarded
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
 from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
@@ -66,7 +67,7 @@ class Worker:
         self.pool = pool
         self.ready = threading.Event()
         self.stopped = threading.Event()
-        self._handler = handler
+        self._handler = Guarded(handler)
         self._initial_queues = list(dict.fromkeys(queues))
         self._on_control = on_control
         self._node = Node(
@@ -76,7 +77,7 @@ class Worker:
             labels=dict(labels or {}),
             claimed=self._claimed,
             recorded=self._recorded,
-            late=handler.late,
+            late=self._handler.late,
             cancel=self._cancel,
             message=self._message,
             beaten=on_beat or (lambda: None),
@@ -371,20 +372,10 @@ class Worker:
     def _begun(self, jobs: list[Job]) -> None:
         """Keep in mind what is in the pool now, and tell of it."""
         self._tokens.update((job.id, job.token) for job in jobs)
-        try:
-            self._handler.received(jobs)
-        except Exception:  # hearing of jobs must not keep them from running
-            logger.exception("handler.received failed", extra={"action": "worker.received"})
+        self._handler.received(jobs)
 
     def _lose(self, job: Job, why: Lost, now: float) -> None:
-        self._node.put(self._verdict(job, why), now)
-
-    def _verdict(self, job: Job, why: Lost) -> Outcome:
-        try:
-            return self._handler.lost(job, why)
-        except Exception:  # whatever the handler makes of it, the run must end
-            logger.exception("handler.lost failed", extra={"action": "worker.lost"})
-            return Outcome(job.id, job.token, State.FAILED)
+        self._node.put(self._handler.lost(job, why), now)
 
     def _recorded(self, outcome: Outcome) -> None:
         self._handler.finished(outcome)
