@@ -109,12 +109,10 @@ RUN: dict[str, bytes] = {
 }
 
 
-def send(world: World, payload: bytes, **fields: Any) -> Any:
+def send(world: World, payload: bytes) -> Any:
     """As another producer does, through the engine's client."""
     task_id = str(uuid.uuid4())
-    world.app.engine.enqueue(
-        [NewJob(task_id, "celery", fields.pop("name", ECHO), payload, **fields)]
-    )
+    world.app.engine.enqueue([NewJob(task_id, "celery", ECHO, payload)])
     return world.app.AsyncResult(task_id)
 
 
@@ -148,7 +146,7 @@ def test_a_row_written_into_the_tables_by_hand_ends_too(world: World) -> None:
         with conn.transaction():
             (seq,) = conn.execute(
                 "insert into pgcelery.jobs (id, queue_id, priority, name, payload, max_deliveries,"
-                " flags) values ('by-hand', %s, 0, 'a\u2028b', 'junk', 1, 0) returning seq",
+                " flags, parents) values ('by-hand', %s, 0, 'a\u2028b', 'junk', 1, 0, 0) returning seq",
                 [queue],
             ).fetchone()
             conn.execute(

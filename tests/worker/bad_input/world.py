@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import os
 import re
 import sys
@@ -157,7 +156,4 @@ def running_world(
         finally:
             worker.close()
             module.app.close()
-            os.environ.pop("INPUTS_DSN")
-
-
-numbers = itertools.count()
+            os.environ.pop("INPUTS_DSN", None)
