@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 
 from pgcelery.engine import arrays
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.errors import DatabaseUnavailable, PoolTimeout, SchemaMismatch
+from pgcelery.engine.errors import DatabaseUnavailable, NotPermitted, PoolTimeout, SchemaMismatch
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -76,6 +76,8 @@ def translated() -> Iterator[None]:
         raise SchemaMismatch(
             "the database has no pgcelery schema of this release; run `pgcelery db migrate`"
         ) from exc
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise NotPermitted(f"this role of the database may not do that: {exc}") from exc
     except _UNAVAILABLE as exc:
         raise DatabaseUnavailable(str(exc).strip()) from exc
 

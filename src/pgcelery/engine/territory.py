@@ -113,7 +113,7 @@ class Territory:
         self._names = {number: name for name, number in self.queues.items()}
         self.places, self.late = [], {}
         for place, queue, wants in self._known:
-            fit = placement.score(wants, self.labels) if queue in self._names else None
+            fit = self._fit(wants) if queue in self._names else None
             if fit is None:
                 continue
             self._names[place] = self._names[queue]
@@ -121,6 +121,12 @@ class Territory:
                 self.places.append(place)
             else:
                 self.late[place] = self._grace_s * (1 - fit)
+
+    def _fit(self, wants: str) -> float | None:
+        try:
+            return placement.score(wants, self.labels)
+        except ValueError:  # somebody else's writing: no worker suits it
+            return None
 
     def params(self, turn: int) -> list[Array | str]:
         """Build the arguments of ``step_v3`` from the queues to the node's own label."""

@@ -17,7 +17,7 @@ from kombu.exceptions import ContentDisallowed
 
 from pgcelery.compat.exceptions import InvalidTaskError
 from pgcelery.compat.message import Message, encode
-from pgcelery.engine import NewJob
+from pgcelery.engine import InvalidJob, NewJob
 from tests.support.wait import wait_for
 from tests.worker.bad_input.world import World, running_world
 
@@ -145,8 +145,9 @@ def test_a_row_written_into_the_tables_by_hand_ends_too(world: World) -> None:
         (queue,) = conn.execute("select id from pgcelery.queues where name = 'celery'").fetchone()
         with conn.transaction():
             (seq,) = conn.execute(
-                "insert into pgcelery.jobs (id, queue_id, priority, name, payload, max_deliveries,"
-                " flags, parents) values ('by-hand', %s, 0, 'a\u2028b', 'junk', 1, 0, 0) returning seq",
+                "insert into pgcelery.jobs (id, queue_id, priority, name, payload,"
+                " max_deliveries, flags, parents) values ('by-hand', %s, 0, 'a\u2028b', 'junk', 1, 0, 0)"
+                " returning seq",
                 [queue],
             ).fetchone()
             conn.execute(
@@ -158,6 +159,19 @@ def test_a_row_written_into_the_tables_by_hand_ends_too(world: World) -> None:
     wait_for(result.ready, 10, lambda: f"no end: {result.state}")
     assert result.state == "FAILURE"
     world.check("by-hand")
+
+
+def test_a_place_that_nobody_can_read_ends_no_worker(world: World) -> None:
+    with psycopg.connect(world.dsn, autocommit=True) as conn:
+        conn.execute(
+            "insert into pgcelery.places (queue_id, wants)"
+            " select id, 'junk' from pgcelery.queues where name = 'celery'"
+        )
+        conn.execute("select pg_notify('pgcelery', 'p')")
+    world.check()
+    with pytest.raises(InvalidJob, match="placement"):
+        world.app.engine.enqueue([NewJob("odd-place", "celery", ECHO, b"", placement="junk")])
+    world.check()
 
 
 @pytest.fixture(scope="module")

@@ -87,9 +87,10 @@ def _check_workflow(headers: Mapping[str, Any]) -> None:
         if not _is_ids(headers.get(name)):
             raise _wrong("header", name, headers[name])
     link = headers.get("chain_link")
-    for name, kinds in _LINK if link is not None else ():
-        if not isinstance(link.get(name), kinds):
-            raise _wrong("header", f"chain_link.{name}", link.get(name))
+    if link is not None:
+        for name, kinds in _LINK:
+            if not isinstance(link.get(name), kinds):
+                raise _wrong("header", f"chain_link.{name}", link.get(name))
 
 
 def check_properties(properties: Mapping[str, Any]) -> None:

@@ -36,11 +36,11 @@ RE_FORMAT = re.compile(r"%([%\w])")
 
 def one_line(text: Any) -> str:
     """Write control characters as escapes, so that a name or id cannot forge lines of a log."""
-    text = str(text)
-    if text.isprintable():
-        return text
+    line = str(text)
+    if line.isprintable():
+        return line
     return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line
     )
 
 
