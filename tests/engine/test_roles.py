@@ -127,7 +127,7 @@ def secured(server_dsn: str) -> Iterator[Secured]:
 
 PRODUCERS = {
     "enqueue", "cancel", "intern", "intern_place", "open_latch", "close_latch", "drop_latch",
-    "fetch", "await",
+    "fetch", "failures", "await",
 }  # fmt: skip
 
 
@@ -284,14 +284,14 @@ def test_what_a_migration_adds_is_the_owners(server_dsn: str) -> None:
                 "select proname, pg_get_function_identity_arguments(oid) from pg_proc where"
                 " pronamespace = 'pgcelery'::regnamespace and proname in ('intern_v1',"
                 " 'intern_place_v1', 'open_latch_v1', 'close_latch_v1', 'drop_latch_v1',"
-                " 'fetch_v1', 'await_v1')"
+                " 'fetch_v1', 'failures_v1', 'await_v1')"
             ):
                 conn.execute(f"drop function pgcelery.{name}({args})".encode())
         with closing(Client(secured.config)) as client:
             assert client.migrate() == ["0015_doors"]
         assert secured.refused("worker", "select pgcelery.fetch_v1('{}')") == "00000"
         assert secured.refused("viewer", "select pgcelery.fetch_v1('{}')") == "42501"
-        assert roles.newer(secured.config) == 7
+        assert roles.newer(secured.config) == 8
 
 
 def test_nothing_of_a_users_own_captures_a_call(secured: Secured) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,7 @@ class EngineConfig:
         ValueError: A value is out of its bounds; the message names the field.
     """
 
-    dsn: str  #: libpq URL or keyword string
+    dsn: str = field(repr=False)  #: libpq URL or keyword string
     schema: str = "pgcelery"  #: PostgreSQL schema that holds the engine's tables
     connect_timeout_s: float = 4.0
     pool_size: int = 10  #: connections a client may open at once

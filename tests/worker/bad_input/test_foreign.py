@@ -146,8 +146,8 @@ def test_a_row_written_into_the_tables_by_hand_ends_too(world: World) -> None:
         with conn.transaction():
             (seq,) = conn.execute(
                 "insert into pgcelery.jobs (id, queue_id, priority, name, payload,"
-                " max_deliveries, flags, parents) values ('by-hand', %s, 0, 'a\u2028b', 'junk', 1, 0, 0)"
-                " returning seq",
+                " max_deliveries, flags, parents)"
+                " values ('by-hand', %s, 0, 'a\u2028b', 'junk', 1, 0, 0) returning seq",
                 [queue],
             ).fetchone()
             conn.execute(

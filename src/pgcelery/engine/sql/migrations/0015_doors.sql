@@ -8,3 +8,4 @@
 -- install functions/drop_latch_v1.sql
 -- install functions/fetch_v1.sql
 -- install functions/await_v1.sql
+-- install functions/failures_v1.sql
