@@ -20,7 +20,7 @@ KINDS = ("producer", "worker", "viewer")
 
 PROJECT = """\
 import os
-from pgcelery import Celery
+from pgcelery import Celery, Concurrency, Unique
 
 app = Celery("shop", broker=os.environ["SHOP_DSN"], set_as_current=False)
 app.conf.beat_schedule = {"often": {"task": "shop.tick", "schedule": 0.2}}
@@ -46,6 +46,10 @@ def tick():
 @app.task
 def echo(*args, **kwargs):
     return [list(args), kwargs]
+
+@app.task(concurrency=Concurrency("{key}", limit=1), unique=Unique("{key}"))
+def keyed(key):
+    return key
 
 @app.task
 def secret(password, note=None):

