@@ -12,41 +12,41 @@ from tests.worker.bad_input.endings import RAISED, RETURNED, endless
 app = Celery("inputs", broker=os.environ["INPUTS_DSN"])
 
 
-@app.task
+@app.task(shared=False)
 def echo(*args: Any, **kwargs: Any) -> Any:
     if kwargs:
         return kwargs
     return args[0] if len(args) == 1 else list(args)
 
 
-@app.task
+@app.task(shared=False)
 def two(x: Any, y: Any) -> Any:
     return [x, y]
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 def about(self: Any) -> dict[str, Any]:
     """What a run knows of its own message."""
     names = ("id", "retries", "headers", "delivery_info", "expires", "eta")
     return {name: getattr(self.request, name, None) for name in names}
 
 
-@app.task
+@app.task(shared=False)
 def fail(kind: str) -> None:
     raise RAISED[kind]()
 
 
-@app.task
+@app.task(shared=False)
 def overflow() -> None:
     endless()
 
 
-@app.task
+@app.task(shared=False)
 def give(kind: str) -> Any:
     return RETURNED[kind]()
 
 
-@app.task(bind=True, max_retries=1)
+@app.task(shared=False, bind=True, max_retries=1)
 def again(self: Any, countdown: Any) -> str:
     if self.request.retries:
         return "again"
@@ -55,6 +55,6 @@ def again(self: Any, countdown: Any) -> str:
     raise self.retry(countdown=float(countdown) if countdown in ("nan", "inf") else countdown)
 
 
-@app.task
+@app.task(shared=False)
 def ignored() -> None:
     raise Ignore

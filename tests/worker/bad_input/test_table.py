@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
 from tests.worker.bad_input.rows import OPTIONS, TABLE, Row
@@ -28,3 +29,14 @@ def test_a_time_far_away_waits_and_can_be_revoked(world: World) -> None:
 def test_the_table_is_complete() -> None:
     assert len(TABLE) == 66
     assert len({row.name for row in [*TABLE, *OPTIONS]}) == len(TABLE) + len(OPTIONS)
+
+
+def test_what_is_too_large_is_refused_before_anything_is_begun(world: World) -> None:
+    with psycopg.connect(world.dsn) as conn:
+        with pytest.raises(ValueError, match=r"at most 67108864 are allowed \(max_payload_bytes\)"):
+            world.module.echo.apply_async(("x" * 70_000_000,), queue="never-made", conn=conn)
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    with psycopg.connect(world.dsn) as conn:
+        made = conn.execute("select from pgcelery.queues where name = 'never-made'").fetchall()
+    assert made == []
+    world.check()

@@ -118,7 +118,7 @@ class World:
             result.revoke()
             wait_for(lambda: result.state == "REVOKED", 10, "not revocable")
             return "P", result.id
-        wait_for(result.ready, 12, lambda: f"no end: {result.state}")
+        wait_for(result.ready, 40, lambda: f"no end: {result.state}")
         if result.state == "SUCCESS":
             return ("S" if same(result.result, expected) else "S!="), result.id
         return {"FAILURE": "F", "REVOKED": "V"}[result.state], result.id
