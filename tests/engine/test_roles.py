@@ -315,9 +315,10 @@ def test_nothing_of_a_users_own_captures_a_call(secured: Secured) -> None:
         client = Client(EngineConfig(dsn=secured.as_("producer")))
         with closing(client):
             client.enqueue([job], conn=conn)
-            conn.execute("select * from pgcelery.fetch_v1(array['x'])")
             states = conn.execute("select pgcelery.cancel_v1(%s::text[], %s::bytea[], false,"
                                   " 15::smallint)", [[job.id], [None]]).fetchall()  # fmt: skip
+            found = conn.execute("select state from pgcelery.fetch_v1(array[%s])", [job.id])
+            assert found.fetchall() == [(State.CANCELLED,)]
     assert len(states) == 1
     with psycopg.connect(secured.dsn, autocommit=True) as conn:
         conn.execute("drop schema trap cascade")
