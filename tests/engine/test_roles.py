@@ -301,6 +301,7 @@ def test_nothing_of_a_users_own_captures_a_call(secured: Secured) -> None:
     with psycopg.connect(secured.dsn, autocommit=True) as conn:
         conn.execute("create schema if not exists trap")
         secured._run(conn, "grant all on schema trap to {}", "app_producer")
+        conn.execute("grant usage on schema trap to public")
     with psycopg.connect(secured.as_("producer"), autocommit=True) as conn:
         conn.execute("create function trap.now() returns timestamptz language plpgsql as"
                      " $$begin raise exception 'captured'; end$$")  # fmt: skip
