@@ -9,6 +9,7 @@ import pytest
 from pgcelery.compat import signals
 from pgcelery.compat.app.base import Celery
 from pgcelery.compat.app.log import Logging, TaskFormatter
+from pgcelery.compat.utils.text import one_line
 
 LOGGERS = ("", "celery", "celery.task", "celery.redirected")
 
@@ -135,3 +136,16 @@ def test_colours_only_on_a_terminal_without_a_log_file() -> None:
     assert not log.supports_color(None, None)
     assert not log.supports_color(True, "file")
     assert not log.supports_color(False, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("plain ключ 👩", "plain ключ 👩"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x1b[31m\x85\u2028\u202e\ud800\0", r"\x1b[31m\x85\u2028\u202e\ud800\x00"),
+        (7, "7"),
+    ],
+)
+def test_what_could_forge_a_line_is_escaped(text: object, line: str) -> None:
+    assert one_line(text) == line

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -24,12 +25,14 @@ def db() -> None:
 @click.pass_context
 def migrate(ctx: click.Context) -> None:
     """Bring the schema to this release; safe to repeat, and from several places at once."""
-    from pgcelery.engine import Client
+    from pgcelery.engine import Client, roles
 
     with closing(Client(_config(ctx))) as client:
         applied = client.migrate()
         for name in applied:
             click.echo(f"applied {name}")
+        if applied and roles.newer(client.config):
+            click.echo("run 'pgcelery db roles' again: its roles do not cover what is new")
         if not applied:
             click.echo(f"nothing to do, the schema is at version {client.schema_status().current}")
 
@@ -39,7 +42,7 @@ def migrate(ctx: click.Context) -> None:
 def status(ctx: click.Context) -> None:
     """Tell which database is used, who said so, and whether its schema fits. Starts nothing."""
     from pgcelery.compat.dsn import mask, target
-    from pgcelery.engine import Client
+    from pgcelery.engine import Client, roles
     from pgcelery.engine.embedded import find_server
 
     found = target(_conf(ctx))
@@ -68,6 +71,42 @@ def status(ctx: click.Context) -> None:
         if late := client.late():
             told = ", ".join(f"{many} {reason}" for reason, many in sorted(late.items()))
             click.echo(f"Late      {told} (outcomes refused in the last 7 days)")
+    newer = roles.newer(_config(ctx))
+    if newer:
+        click.echo(f"Roles     {newer} functions are newer than they; run 'pgcelery db roles'")
+    elif newer is not None:
+        click.echo("Roles     cover all functions")
+
+
+@db.command("roles")
+@click.option("--prefix", default="pgcelery", show_default=True, help="Of the roles' names.")
+@click.option("--schema", help="Schema of the tables; default the app's.")
+@click.option("--print", "only_print", is_flag=True, help="Print the SQL and change nothing.")
+@click.pass_context
+def make_roles(ctx: click.Context, prefix: str, schema: str | None, only_print: bool) -> None:
+    """Make roles with the least that producers, workers and people who look need.
+
+    PREFIX_owner owns the schema, PREFIX_producer may send, cancel and read results and touches no
+    table, PREFIX_worker is for workers and beat, PREFIX_viewer only looks. None of them can log in:
+    grant them to roles that do. Safe to repeat; to be repeated after a migration.
+    """
+    from pgcelery.engine import roles
+
+    config = _config(ctx)
+    if schema:
+        config = replace(config, schema=schema)
+    if roles.newer(config) is None and not _has_schema(config):
+        raise click.ClickException(
+            f"there is no schema {config.schema!r}; run 'pgcelery db migrate' first"
+        )
+    if only_print:
+        for statement in roles.statements(config, prefix):
+            click.echo(f"{statement};")
+        return
+    roles.apply(config, prefix)
+    for kind in roles.KINDS:
+        click.echo(f"{prefix}_{kind}")
+    click.echo(f'Give them to roles that log in, for example: grant "{prefix}_worker" to ...')
 
 
 @db.command()
@@ -104,6 +143,13 @@ def psql(ctx: click.Context, args: tuple[str, ...]) -> None:
         )
     environment, rest = _libpq_environment(_config(ctx).dsn)
     os.execve(program, ["psql", *rest, *args], {**os.environ, **environment})
+
+
+def _has_schema(config: Any) -> bool:
+    from pgcelery.engine import Client
+
+    with closing(Client(config)) as client:
+        return client.schema_status().current > 0
 
 
 def _conf(ctx: click.Context) -> Any:

@@ -196,8 +196,7 @@ class Client(Workflows, Latches, Queues, Limits, Waiting):
             for name in missing:
                 check_name("queue", name)
             params = {"names": TextArray.of(missing)}
-            self._run("queues/intern", params)
-            self._queue_ids.update({row[0]: row[1] for row in self._run("queues/ids", params)})
+            self._queue_ids.update({row[0]: row[1] for row in self._run("queues/intern", params)})
         return {name: self._queue_ids[name] for name in names}
 
     def intern_places(self, keys: Collection[QueueKey]) -> dict[QueueKey, int]:
@@ -206,8 +205,7 @@ class Client(Workflows, Latches, Queues, Limits, Waiting):
         missing = [key for key in keys if key[1] and key not in self._place_ids]
         for name, wants in missing:
             params = {"queue_id": queues[name], "wants": wants}
-            self._run("queues/intern_place", params)
-            self._place_ids[name, wants] = self._run("queues/place", params)[0][0]
+            self._place_ids[name, wants] = self._run("queues/intern_place", params)[0][0]
             self._run("queues/tell", {"channel": self.config.schema, "payload": "p"})
         return {key: self._place_ids[key] if key[1] else queues[key[0]] for key in keys}
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from pgcelery.engine import placement
 from pgcelery.engine.arrays import (
     Array,
     BigintArray,
@@ -67,7 +68,7 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
     if len(job.payload) > max_payload_bytes:
         raise InvalidJob(
             f"the payload of {job.name!r} has {len(job.payload)} bytes;"
-            f" at most {max_payload_bytes} are allowed"
+            f" at most {max_payload_bytes} are allowed (max_payload_bytes)"
         )
     if not 0 <= job.priority <= 32767:
         raise InvalidJob(f"priority {job.priority} is not within 0 to 32767")
@@ -79,11 +80,24 @@ def check(job: NewJob, max_payload_bytes: int) -> None:
         _check_gates(job.gates)
     if job.unique is not None:
         _check_unique(job.unique)
+    if job.placement:
+        _check_placement(job.placement)
     if job.sticky not in (0, 1, 2):
         raise InvalidJob(f"sticky is 0, 1 or 2, not {job.sticky!r}")
+    _check_times(job)
+
+
+def _check_times(job: NewJob) -> None:
     for time in (job.due_at, job.expires_at):
         if isinstance(time, datetime) and time.tzinfo is None:
             raise InvalidJob(f"{time!r} has no time zone")
+
+
+def _check_placement(text: str) -> None:
+    try:
+        placement.score(text, {})
+    except ValueError as exc:
+        raise InvalidJob(str(exc)) from None
 
 
 def _check_gates(gates: Sequence[Gate]) -> None:

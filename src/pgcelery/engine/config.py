@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,7 @@ class EngineConfig:
         ValueError: A value is out of its bounds; the message names the field.
     """
 
-    dsn: str  #: libpq URL or keyword string
+    dsn: str = field(repr=False)  #: libpq URL or keyword string
     schema: str = "pgcelery"  #: PostgreSQL schema that holds the engine's tables
     connect_timeout_s: float = 4.0
     pool_size: int = 10  #: connections a client may open at once
@@ -37,7 +37,7 @@ class EngineConfig:
     patience_s: float = 60.0  #: a lower priority that waits for longer gets an eighth of the claims
     placement_grace_s: float = 0.2  #: head start of the workers that suit a job best
     synchronous_completion: bool = True  #: wait for the disk when outcomes are written
-    max_payload_bytes: int = 100 * 1024 * 1024
+    max_payload_bytes: int = 64 * 1024 * 1024  #: of one job; larger ones are refused
     prune_batch: int = 5000  #: most expired results deleted in one statement
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 
 from pgcelery.engine import arrays
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.errors import DatabaseUnavailable, PoolTimeout, SchemaMismatch
+from pgcelery.engine.errors import DatabaseUnavailable, NotPermitted, PoolTimeout, SchemaMismatch
 from pgcelery.engine.exchange import Connection, Request, exchange
 from pgcelery.engine.link import Rows
 from pgcelery.engine.tcp import tcp_options
@@ -104,6 +104,8 @@ def translated() -> Iterator[None]:
         raise SchemaMismatch(
             "the database has no pgcelery schema of this release; run `pgcelery db migrate`"
         ) from exc
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise NotPermitted(f"this role of the database may not do that: {exc}") from exc
     except _UNAVAILABLE as exc:
         raise DatabaseUnavailable(str(exc).strip()) from exc
 

@@ -5,6 +5,7 @@
     EngineError
     ├── DatabaseUnavailable   no connection, or it broke; trying again can help
     ├── SchemaMismatch        the database's schema is older, or newer and breaking
+    ├── NotPermitted          the role lacks a privilege; nothing was done
     ├── InvalidJob            a job that the database could not hold; nothing was written
     ├── NotCurrent            a run has lost its job; nothing of it was recorded
     ├── NotEnded              a job that is to run again has not ended; nothing was done
@@ -27,6 +28,10 @@ class DatabaseUnavailable(EngineError):
 
 class SchemaMismatch(EngineError):
     """The schema in the database does not fit this release; the message says what to do."""
+
+
+class NotPermitted(EngineError):
+    """The database role may not do that (`roles`). Nothing was done."""
 
 
 class InvalidJob(EngineError, ValueError):

@@ -25,7 +25,7 @@ def expired() -> None:
 def late(outcome: Outcome, reason: str) -> None:
     """Say that an outcome was not recorded."""
     logger.warning(
-        "outcome of job %s refused: %s",
+        "outcome of job %r refused: %s",
         outcome.id,
         reason,
         extra={"action": "job.late", "job_id": outcome.id, "token": outcome.token},

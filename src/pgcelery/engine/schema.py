@@ -126,6 +126,7 @@ def _apply(conn: Connection, schema: str, migration: Migration) -> bool:
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", [_LOCK_KEY])
         conn.execute(pgsql.SQL("create schema if not exists {}").format(pgsql.Identifier(schema)))
+        conn.execute(load("migrations/own", schema), [schema])
         conn.execute(load("migrations/prepare", schema))
         done = conn.execute(load("migrations/applied", schema)).fetchall()
         if migration.number in dict(done):

@@ -124,7 +124,7 @@ class Territory:
         for place, queue, wants, plain in self._known:
             if plain is not None:
                 continue
-            fit = placement.score(wants, self.labels) if queue in self._names else None
+            fit = self._fit(wants) if queue in self._names else None
             if fit is None:
                 continue
             self._names[place] = self._names[queue]
@@ -160,6 +160,12 @@ class Territory:
         self._hopes = [one for one in self._hopes if one != place] + [place] * more
 
     # -- steps ----------------------------------------------------------------------------------
+
+    def _fit(self, wants: str) -> float | None:
+        try:
+            return placement.score(wants, self.labels)
+        except ValueError:  # somebody else's writing: no worker suits it
+            return None
 
     def params(self, turn: int) -> list[Array | str]:
         """Build the arguments of ``step_v4`` from the queues to the node's own label."""

@@ -19,6 +19,7 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable
 from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.fence import Fence
+from pgcelery.engine.guard import Guarded
 from pgcelery.engine.job import Handler, Job, Lost, Outcome, State
 from pgcelery.engine.link import LinkState
 from pgcelery.engine.node import Node
@@ -70,7 +71,7 @@ class Worker:
         self.pool = pool
         self.ready = threading.Event()
         self.stopped = threading.Event()
-        self._handler = handler
+        self._handler = Guarded(handler)
         self._initial_queues = list(dict.fromkeys(queues))
         self._on_control = on_control
         self._node = Node(
@@ -80,7 +81,7 @@ class Worker:
             labels=dict(labels or {}),
             claimed=self._claimed,
             recorded=self._recorded,
-            late=handler.late,
+            late=self._handler.late,
             cancel=self._cancel,
             message=self._message,
             beaten=on_beat or (lambda: None),
@@ -89,7 +90,7 @@ class Worker:
         self._throttle = self._node.withholding.throttle
         self._throttle.set_rates(rates or {})
         self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool, or is held
-        self._fenced = Fence(config, handler)
+        self._fenced = Fence(config, self._handler)
         self._how: How | None = None
         self._deadline: float | None = None
         self._recalled = False
@@ -382,10 +383,7 @@ class Worker:
     def _begun(self, jobs: list[Job]) -> None:
         """Keep in mind what is in the pool now, and tell of it."""
         self._tokens.update((job.id, job.token) for job in jobs)
-        try:
-            self._handler.received(jobs)
-        except Exception:  # hearing of jobs must not keep them from running
-            logger.exception("handler.received failed", extra={"action": "worker.received"})
+        self._handler.received(jobs)
 
     def _judge(self, what: Doubtful, recorded: Outcome | None) -> None:
         self._tokens.pop(what.job.id, None)
@@ -395,14 +393,7 @@ class Worker:
             self._recorded(recorded)
 
     def _lose(self, job: Job, why: Lost, now: float) -> None:
-        self._node.put(self._verdict(job, why), now)
-
-    def _verdict(self, job: Job, why: Lost) -> Outcome:
-        try:
-            return self._handler.lost(job, why)
-        except Exception:  # whatever the handler makes of it, the run must end
-            logger.exception("handler.lost failed", extra={"action": "worker.lost"})
-            return Outcome(job.id, job.token, State.FAILED)
+        self._node.put(self._handler.lost(job, why), now)
 
     def _recorded(self, outcome: Outcome) -> None:
         self._handler.finished(outcome)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,7 @@ from pgcelery.compat import states
 from pgcelery.compat.app.steering import Steering, kombu_errors
 from pgcelery.compat.exceptions import DuplicateNodenameWarning, TaskRevokedError
 from pgcelery.compat.platforms import signals
+from pgcelery.engine import NotPermitted
 
 __all__ = ("Control", "Inspect", "flatten_reply")
 
@@ -251,7 +253,8 @@ class Control(Steering):
             )
         for id in ids:
             if found.get(id) is None and backend.get_state(id) in REVOCABLE:
-                backend.mark_as_revoked(id, reason="revoked", store_result=True)
+                with suppress(NotPermitted):  # it is remembered, and shows once it is sent
+                    backend.mark_as_revoked(id, reason="revoked", store_result=True)
 
     def _revoked_meta(self, id: str) -> bytes:
         meta: bytes = self.app.backend.encode_meta(id, TaskRevokedError("revoked"), states.REVOKED)
@@ -438,9 +441,14 @@ class Control(Steering):
                 engine.keep_message(body.encode(), KEPT_S)
             if reply or (pattern and matcher):
                 names = self._nodes(command, names, pattern, matcher)
-            sent = engine.broadcast(
-                body.encode(), destination=names, reply_to=ticket, ttl_s=self._ttl_s()
-            )
+            try:
+                sent = engine.broadcast(
+                    body.encode(), destination=names, reply_to=ticket, ttl_s=self._ttl_s()
+                )
+            except NotPermitted:
+                if command not in ("revoke", "terminate") or reply:
+                    raise
+                return None  # of what is recorded workers hear all the same
             if ticket is None:
                 return None
             answers: list[dict[str, Any]] = []

@@ -7,8 +7,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.exceptions import ContentDisallowed
 
+from pgcelery.compat.app.headers import check_headers, check_properties
 from pgcelery.compat.app.request import Context
 from pgcelery.compat.exceptions import InvalidTaskError, NotRegistered
 from pgcelery.compat.message import Message, decode
@@ -17,6 +18,10 @@ from pgcelery.compat.serialization import load
 from pgcelery.engine import Job
 
 __all__ = ("Delivery",)
+
+
+#: Longer time limits are none.
+_LONGEST_S = 1e9
 
 
 class Delivery:
@@ -36,12 +41,15 @@ class Delivery:
         self.error: BaseException | None = None
         try:
             self.message = decode(job.payload)
-        except DecodeError as exc:
+            check_headers(self.message.headers)
+            check_properties(self.message.properties)
+            self.request = self._request()
+        except Exception as exc:  # it may be anybody's: nothing in it is sure
             self.error = InvalidTaskError(str(exc))
             self.message = Message({"id": job.id, "task": job.name})
+            self.request = self._request()
         self.name = str(self.message.headers.get("task") or job.name)
         self.task = self.app.tasks.get(self.name)
-        self.request = self._request()
         if self.task is None and self.error is None:
             self.error = NotRegistered(self.name)
 
@@ -88,7 +96,7 @@ class Delivery:
             )
             if not isinstance(args, (list, tuple)) or not isinstance(kwargs, Mapping):
                 raise TypeError("arguments are no list, or keyword arguments no mapping")
-            request.update(args=args, kwargs=kwargs, **(embed or {}))
+            request.update(args=args, kwargs=kwargs, **_embedded(embed or {}))
         except ContentDisallowed as exc:
             self.error = exc
         except Exception as exc:
@@ -121,6 +129,15 @@ class Delivery:
         return _seconds(hard), _seconds(soft)
 
 
+def _embedded(embed: Mapping[str, Any]) -> dict[str, Any]:
+    """The third part of a body: what is called when the task ends."""
+    found = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    for name in ("callbacks", "errbacks", "chain"):
+        if not isinstance(found[name], (list, tuple, type(None))):
+            raise TypeError(f"{name} are no list")
+    return found
+
+
 def _seconds(value: Any) -> float | None:
     """A limit that came in a message: what is no positive number is none."""
-    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+    return float(value) if isinstance(value, (int, float)) and 0 < value <= _LONGEST_S else None

@@ -83,7 +83,7 @@ def to_datetime(what: str, value: Any) -> datetime:
 
     Raises:
         TypeError: Neither a datetime nor text.
-        ValueError: Text that is no ISO 8601 time.
+        ValueError: Text that is no ISO 8601 time, or a time that has none in UTC.
     """
     if isinstance(value, str):
         try:
@@ -92,7 +92,12 @@ def to_datetime(what: str, value: Any) -> datetime:
             raise ValueError(f"{what} {value!r} is no ISO 8601 time") from None
     if not isinstance(value, datetime):
         raise TypeError(f"{what} must be a datetime or ISO 8601 text, not {type(value).__name__}")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    when: datetime = value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    try:
+        when.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{what} {when.isoformat()} is out of range") from None
+    return when
 
 
 def _after(app: Any, what: str, seconds: Any) -> datetime:

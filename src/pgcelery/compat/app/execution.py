@@ -88,7 +88,7 @@ def encode_failure(
     try:
         meta: bytes = backend.encode_meta(request.id, exc, state, traceback, request, hidden=hidden)
     except Exception as failure:
-        logger.exception("The exception of task %s cannot be stored", request.id)
+        logger.exception("The exception of task %r cannot be stored", request.id)
         substitute = EncodeError(f"{type(exc).__name__}, which cannot be stored: {failure!r:.200}")
         meta = backend.encode_meta(request.id, substitute, state, None, None, hidden=hidden)
     return meta

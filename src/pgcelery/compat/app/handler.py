@@ -24,6 +24,7 @@ from pgcelery.compat.exceptions import (
     SoftTimeLimitExceeded,
 )
 from pgcelery.compat.utils.nodenames import gethostname
+from pgcelery.compat.utils.text import one_line
 from pgcelery.engine import Job, Lost, Outcome, State, Unrecorded
 
 __all__ = ("TaskHandler", "TaskRun")
@@ -119,7 +120,9 @@ class TaskHandler:
     def late(self, outcome: Outcome, reason: str) -> None:
         """Log, and send ``task_late``: what a run came to was refused."""
         logger.warning(
-            "The outcome of task %s came too late and was not recorded: %s", outcome.id, reason
+            "The outcome of task %s came too late and was not recorded: %s",
+            one_line(outcome.id),
+            reason,
         )
         signals.task_late.send(
             sender=self.consumer,
@@ -169,7 +172,10 @@ class TaskRun:
             return self._run(delivery)[0]
         except BaseException as exc:
             logger.critical(
-                "Task %s failed outside of its body: %r", delivery.job.id, exc, exc_info=True
+                "Task %s failed outside of its body: %r",
+                one_line(delivery.job.id),
+                exc,
+                exc_info=True,
             )
             return lost.failure(delivery, exc)
 
@@ -222,7 +228,7 @@ class TaskRun:
     def _refuse(self, delivery: Delivery, exc: BaseException) -> Outcome:
         """End a job that is no task of this worker, or no task at all."""
         if isinstance(exc, (ContentDisallowed, InvalidTaskError)):
-            logger.error("Task %s was not run: %r", delivery.job.id, exc)
+            logger.error("Task %s was not run: %r", one_line(delivery.job.id), exc)
             signals.task_rejected.send(
                 sender=self._handler.consumer, message=delivery.message, exc=exc
             )

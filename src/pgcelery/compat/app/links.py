@@ -82,4 +82,4 @@ def _show(backend: Any, request: Any) -> None:
     try:
         backend.app.engine.put_result(request.id, State.RUNNING, run.record[1])
     except DatabaseUnavailable:
-        logger.warning("Error links of task %s run before its failure is stored", request.id)
+        logger.warning("Error links of task %r run before its failure is stored", request.id)

@@ -17,7 +17,7 @@ from pgcelery.compat.app.execution import encode_failure, redelivery
 from pgcelery.compat.app.links import call_errbacks
 from pgcelery.compat.app.running import Running
 from pgcelery.compat.app.trace import get_task_name, task_has_custom
-from pgcelery.compat.app.tracelog import LOG_RETRY
+from pgcelery.compat.app.tracelog import LOG_RETRY, on_one_line
 from pgcelery.compat.einfo import describe
 from pgcelery.compat.exceptions import (
     ChordError,
@@ -27,6 +27,7 @@ from pgcelery.compat.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
+from pgcelery.compat.utils.text import one_line
 from pgcelery.engine import DatabaseUnavailable, Job, Lost, Outcome, State, StoredResult
 
 __all__ = ("REVOKED", "failure", "outcome", "soft_limit_passed", "unless_parents_succeeded")
@@ -52,7 +53,7 @@ def outcome(delivery: Delivery, why: Lost) -> Outcome:
     if why.kind == "time_limit":
         limit = _whole(why.limit_s)
         name = get_task_name(delivery.context, delivery.name)
-        logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, name, job.id)
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", limit, name, one_line(job.id))
         if late and not task.acks_on_timeout and job.delivery < sending.MAX_DELIVERIES:
             return redelivery(job, counted=True)
         return failure(delivery, TimeLimitExceeded(limit))
@@ -79,7 +80,7 @@ def _story(delivery: Delivery, why: Lost) -> str:
 def soft_limit_passed(delivery: Delivery, limit_s: float) -> None:
     """Log that a run is told to come to an end."""
     name = get_task_name(delivery.context, delivery.name)
-    job_id = delivery.job.id
+    job_id = one_line(delivery.job.id)
     logger.warning("Soft time limit (%ss) exceeded for %s[%s]", _whole(limit_s), name, job_id)
 
 
@@ -99,7 +100,7 @@ def _try_again(delivery: Delivery, exc: WorkerLostError) -> Outcome | None:
             return _retry(delivery, exc)
         except Exception:
             logger.exception(
-                "Failed to retry task %s[%s] after worker was lost", delivery.name, job.id
+                "Failed to retry task %r[%r] after worker was lost", delivery.name, job.id
             )
     if task.acks_late and task.reject_on_worker_lost and job.delivery < sending.MAX_DELIVERIES:
         return redelivery(job, counted=True)
@@ -126,7 +127,7 @@ def _retry(delivery: Delivery, exc: WorkerLostError) -> Outcome:
     again = running.again
     assert again is not None, "apply_async did not send the call that it was told to repeat"
     data = {"id": job.id, "name": get_task_name(context, task.name), "exc": str(reason)}
-    logger.info(LOG_RETRY, data, extra={"data": data})
+    logger.info(LOG_RETRY, on_one_line(data), extra={"data": data})
     meta = None
     if delivery.stores():
         meta = encode_failure(task.backend, context, states.RETRY, exc, einfo.traceback)
@@ -146,7 +147,7 @@ def _revoke(delivery: Delivery, why: Lost) -> Outcome:
     job, context = delivery.job, delivery.context
     if not terminated:
         name = get_task_name(context, delivery.name)
-        logger.info("Discarding revoked task: %s[%s]", name, job.id)
+        logger.info("Discarding revoked task: %s[%s]", name, one_line(job.id))
     meta = ttl_s = None
     if delivery.stores():
         exc = TaskRevokedError(reason)
@@ -207,7 +208,7 @@ def failure(
         if delivery.task is not None:
             _tell(delivery, exc, einfo, hooks=hooks, signal=signal)
     except BaseException:
-        logger.exception("The failure of task %s could not be told to everyone", job.id)
+        logger.exception("The failure of task %r could not be told to everyone", job.id)
     finally:
         runs.leave(token)
     return Outcome(

@@ -26,12 +26,14 @@ from pgcelery.compat.app.envelope import (
     seal,
     times,
 )
+from pgcelery.compat.app.headers import check_headers
 from pgcelery.compat.app.running import collecting, divert, lent
 from pgcelery.compat.exceptions import AlwaysEagerIgnored
 from pgcelery.compat.message import Message, encode
 from pgcelery.compat.result import inputs
 from pgcelery.compat.serialization import dump
 from pgcelery.compat.utils.ids import uuid
+from pgcelery.compat.utils.text import one_line
 from pgcelery.engine import DatabaseUnavailable, NewJob
 
 __all__ = ("Outgoing", "build", "build_job", "collecting", "insert", "send_task")
@@ -250,6 +252,7 @@ def build(
     envelope.headers.update(waits)
     if chain_link is not None:
         envelope.headers["chain_link"] = chain_link
+    check_headers(envelope.headers)
     shape = _shape(app, task_id, name, when, task_type, waits)._replace(
         awaited=bool(envelope.body[2].get("chord")), **shares
     )
@@ -331,7 +334,7 @@ def _expiration(task_id: str, expires_at: datetime) -> float:
         logger.warning(
             "%s has an expiration date in the past (%ss ago). It is sent all the same, "
             "and will be revoked rather than run.",
-            task_id,
+            one_line(task_id),
             -left,
         )
         return 0
@@ -466,9 +469,9 @@ def tell_existing(existing: Mapping[str, str]) -> None:
     """Log what was not inserted, as `insert` gives it."""
     for task_id, there in existing.items():
         if task_id == there:
-            logger.warning("Task %s was sent before: nothing was sent again.", task_id)
+            logger.warning("Task %s was sent before: nothing was sent again.", one_line(task_id))
         else:
-            logger.debug("Task %s was not sent: %s is like it.", task_id, there)
+            logger.debug("Task %r was not sent: %r is like it.", task_id, there)
 
 
 def reached(call: Callable[..., Any], *args: Any) -> Any:

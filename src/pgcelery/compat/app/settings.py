@@ -200,7 +200,9 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
         return True
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self.maps))})"
+        # Without secrets: it ends up in tracebacks and error trackers.
+        shown = [repr(filter_hidden_settings(dict(part))) for part in self.maps]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     __hash__ = object.__hash__
 

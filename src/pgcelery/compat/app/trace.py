@@ -58,6 +58,7 @@ from pgcelery.compat.utils.serialization import (
     get_pickleable_etype,
     get_pickleable_exception,
 )
+from pgcelery.compat.utils.text import one_line
 
 __all__ = (
     "LOG_FAILURE",
@@ -305,7 +306,9 @@ class Tracer:
             if self.eager:
                 raise
             task_name = get_task_name(context, self.name)
-            logger.exception("Task %s[%s] %s handler raised: %r", task_name, context.id, name, exc)
+            logger.exception(
+                "Task %s[%s] %s handler raised: %r", task_name, one_line(context.id), name, exc
+            )
             traceback_clear(exc)
 
     def _tell_end(self, uuid: str, context: Context, end: _End) -> None:

@@ -14,7 +14,7 @@ from pgcelery.compat import signals
 from pgcelery.compat.app import links
 from pgcelery.compat.app.execution import record
 from pgcelery.compat.app.request import get_actual_ignore_result
-from pgcelery.compat.app.tracelog import LOG_RETRY, get_log_policy, get_task_name, info
+from pgcelery.compat.app.tracelog import LOG_RETRY, get_log_policy, get_task_name, info, on_one_line
 from pgcelery.compat.einfo import ExceptionInfo, ExceptionWithTraceback, describe
 from pgcelery.compat.states import FAILURE, RETRY
 from pgcelery.compat.utils.serialization import (
@@ -113,7 +113,7 @@ class TraceInfo:
         logger.log(
             policy.severity,
             policy.format,
-            context,
+            on_one_line(context),
             exc_info=einfo.exc_info if policy.traceback else None,
             extra={"data": context},
         )

@@ -11,8 +11,12 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pgcelery.compat.exceptions import Ignore, Reject
+from pgcelery.compat.utils.text import one_line
 
 logger = logging.getLogger("celery.app.trace")
+
+#: Fields that stand in the lines below.
+_SHOWN = ("id", "name", "exc", "return_value")
 
 LOG_RECEIVED = "Task %(name)s[%(id)s] received"
 LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s"
@@ -42,7 +46,14 @@ log_policy_unexpected = log_policy_t(LOG_FAILURE, "raised unexpected", logging.E
 
 def info(fmt: str, context: dict[str, Any]) -> None:
     """Log at INFO; the fields are also in ``record.data``."""
+    context = on_one_line(context)
     logger.info(fmt, context, extra={"data": context})
+
+
+def on_one_line(context: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields with what came from outside escaped, where it has control characters."""
+    shown = {key: one_line(context[key]) for key in _SHOWN if key in context}
+    return {**context, **shown}
 
 
 def get_log_policy(task: Any, einfo: Any, exc: BaseException) -> log_policy_t:
@@ -60,7 +71,7 @@ def get_log_policy(task: Any, einfo: Any, exc: BaseException) -> log_policy_t:
 
 def get_task_name(request: Any, default: str) -> str:
     """Give the name to log: the call's shadow, else the task's."""
-    return getattr(request, "shadow", None) or default
+    return one_line(getattr(request, "shadow", None) or default)
 
 
 def traceback_clear(exc: BaseException | None = None) -> None:

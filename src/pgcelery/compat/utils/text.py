@@ -34,6 +34,16 @@ __all__ = (
 RE_FORMAT = re.compile(r"%([%\w])")
 
 
+def one_line(text: Any) -> str:
+    """Write control characters as escapes, so that a name or id cannot forge lines of a log."""
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line
+    )
+
+
 def str_to_list(s: Any) -> Any:
     """Split at commas; what is not text stays as it is."""
     return s.split(",") if isinstance(s, str) else s

@@ -17,6 +17,7 @@ from kombu.utils.encoding import safe_repr
 from pgcelery.compat.exceptions import WorkerShutdown
 from pgcelery.compat.platforms import EX_OK, signals
 from pgcelery.compat.utils.serialization import jsonify, strtobool
+from pgcelery.compat.utils.text import one_line
 from pgcelery.compat.worker import looking
 from pgcelery.compat.worker import state as worker_state
 from pgcelery.compat.worker.panel import (
@@ -109,11 +110,11 @@ def revoke(
     if not recorded:
         state.app.control.record_revoked(ids, terminate=terminate, signal=signal)
     if not terminate:
-        logger.info("Tasks flagged as revoked: %s", ", ".join(ids))
+        logger.info("Tasks flagged as revoked: %s", one_line(", ".join(ids)))
         return ok(f"tasks {ids} flagged as revoked")
     found = [request.id for request in _requests(ids)]
     for id in found:
-        logger.info("Terminating %s (%s)", id, signals.signum(signal or "SIGTERM"))
+        logger.info("Terminating %s (%s)", one_line(id), signals.signum(signal or "SIGTERM"))
     return ok(f"terminate: {', '.join(found) or 'tasks unknown'}")
 
 
@@ -171,7 +172,7 @@ def rate_limit(state: State, task_name: str, rate_limit: Any, **kwargs: Any) -> 
     except ValueError as exc:
         return nok(f"Invalid rate limit string: {exc!r}")
     if task_name not in state.app.tasks:
-        logger.error("Rate limit attempt for unknown task %s", task_name)
+        logger.error("Rate limit attempt for unknown task %r", task_name)
         return nok("unknown task")
     state.app.tasks[task_name].rate_limit = rate_limit
     state.consumer.reset_rate_limits()
@@ -195,7 +196,7 @@ def time_limit(
 ) -> Any:
     """Tell worker(s) to modify the time limit for task by type."""
     if task_name not in state.app.tasks:
-        logger.error("Change time limit attempt for unknown task %s", task_name)
+        logger.error("Change time limit attempt for unknown task %r", task_name)
         return nok("unknown task")
     task = state.app.tasks[task_name]
     task.soft_time_limit = soft

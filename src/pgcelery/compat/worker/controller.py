@@ -36,6 +36,7 @@ from pgcelery.compat.worker.strategy import NodeHandler
 from pgcelery.compat.worker.taskevents import TaskEvents
 from pgcelery.engine import EngineConfig, EngineError, Worker
 from pgcelery.engine.pool import SoloPool
+from pgcelery.engine.transport import exposed_host
 
 __all__ = ("WorkController",)
 
@@ -292,6 +293,13 @@ class WorkController:
                 self.app.engine.migrate()
             else:
                 self.app.engine.check_schema()
+            host = exposed_host(self.app.engine_config)
+            if host:
+                logger.warning(
+                    "The connection to %s has no TLS: passwords and tasks can be read on the way. "
+                    "Put sslmode=verify-full into the URL.",
+                    host,
+                )
         except EngineError as exc:
             if self.logfile:
                 logger.critical("%s", exc)

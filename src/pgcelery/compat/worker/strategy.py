@@ -12,6 +12,7 @@ from typing import Any
 from pgcelery.compat import signals
 from pgcelery.compat.app.handler import TaskHandler
 from pgcelery.compat.message import decode, encode
+from pgcelery.compat.utils.text import one_line
 from pgcelery.compat.worker import state
 from pgcelery.compat.worker.request import Request
 from pgcelery.compat.worker.taskevents import TaskEvents
@@ -138,8 +139,8 @@ class _RevokedRun:
 
 def _log_received(request: Request) -> None:
     data = {
-        "id": request.id,
-        "name": request.name,
+        "id": one_line(request.id),
+        "name": one_line(request.name),
         "args": request.argsrepr,
         "kwargs": request.kwargsrepr,
         "eta": request.eta,

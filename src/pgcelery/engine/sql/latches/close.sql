@@ -1,2 +1,2 @@
 -- Let a latch go; one row: the queues that got work.
-select pgcelery.advance_v1(array['latch ' || %(id)s::text], array[true]);
+select pgcelery.close_latch_v1(%(id)s);

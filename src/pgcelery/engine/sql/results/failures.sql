@@ -1,4 +1,2 @@
 -- Which of these ids ended otherwise than completed.
-select s.id, s.state, s.result, s.finished_at
-from pgcelery.results s
-where s.id = any (%(ids)s) and s.state in (11, 12);
+select f.job_id, f.state, f.result, f.finished_at from pgcelery.failures_v1(%(ids)s) f;

@@ -1,4 +1,2 @@
 -- What is known of these ids; no row for those of which nothing is.
-select s.id, s.state, s.result, s.finished_at
-from pgcelery.results s
-where s.id = any (%(ids)s);
+select f.job_id, f.state, f.result, f.finished_at from pgcelery.fetch_v1(%(ids)s) f;
