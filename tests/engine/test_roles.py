@@ -257,7 +257,7 @@ def test_workers_of_the_role_cannot_migrate(secured: Secured) -> None:
             with pytest.raises((SchemaMismatch, NotPermitted)):
                 Client(EngineConfig(dsn=secured.as_("worker"))).migrate()
         finally:
-            conn.execute("insert into pgcelery.migrations values (%s, '0015_doors', false)", newest)
+            conn.execute("insert into pgcelery.migrations values (%s, '0014_doors', false)", newest)
 
 
 def test_running_it_again_covers_what_is_new_and_undoes_what_is_not_its(secured: Secured) -> None:
@@ -280,7 +280,7 @@ def test_what_a_migration_adds_is_the_owners(server_dsn: str) -> None:
     """And so callable by workers at once, and by nobody else."""
     with new_database(server_dsn) as dsn, closing(Secured(dsn)) as secured:
         with psycopg.connect(dsn, autocommit=True) as conn:
-            conn.execute("delete from pgcelery.migrations where name = '0015_doors'")
+            conn.execute("delete from pgcelery.migrations where name = '0014_doors'")
             for name, args in secured._all(
                 "select proname, pg_get_function_identity_arguments(oid) from pg_proc where"
                 " pronamespace = 'pgcelery'::regnamespace and proname in ('intern_v1',"
@@ -289,7 +289,7 @@ def test_what_a_migration_adds_is_the_owners(server_dsn: str) -> None:
             ):
                 conn.execute(f"drop function pgcelery.{name}({args})".encode())
         with closing(Client(secured.config)) as client:
-            assert client.migrate() == ["0015_doors"]
+            assert client.migrate() == ["0014_doors"]
         assert secured.refused("worker", "select pgcelery.fetch_v1('{}')") == "00000"
         assert secured.refused("producer", "select pgcelery.fetch_v1('{}')") == "42501"
         assert roles.newer(secured.config) == 8

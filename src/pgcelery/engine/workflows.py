@@ -212,7 +212,8 @@ class Workflows:
             "edge_children": TextArray.of([child for _, child in edges]),
         }
         # Not repeated when the answer got lost: these jobs may have ended once more by then.
-        home, query = (load(f"workflows/{name}", self.config.schema) for name in ("home", "replay"))
+        home = load("workflows/home", self.config.schema)
+        query = load("workflows/replay", self.config.schema)
 
         def replay(conn: Connection) -> TupleRow | None:
             conn.execute(home, params)
