@@ -127,7 +127,7 @@ class EngineMachine(Intents, RuleBasedStateMachine):
     def crash(self, number: int) -> None:
         """A worker is gone, and starts anew knowing nothing."""
         worker = self.workers[number]
-        for run in worker.runs.values():
+        for run in sorted(worker.runs.values()):
             worker.sent.append(Ending(run.id, run.token, State.COMPLETED, "too late"))
         worker.runs = {}
         self._do(Register(worker))

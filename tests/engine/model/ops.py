@@ -40,7 +40,7 @@ class Worker:
         self.runs.update({claim.token: claim for claim in claims})
 
     def ended(self, endings: Sequence[Ending]) -> None:
-        for ending in endings:
+        for ending in sorted(endings):
             self.runs.pop(ending.token, None)
             self.sent.append(ending)
 
