@@ -140,6 +140,18 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         self._do(Beat(self.workers[number]))
         self._do(Maintain(self.workers[number]))
 
+    @rule(
+        data=st.data(),
+        kind=st.sampled_from(sorted(set(MEETING) - {"enqueue", "twice"})),
+        kept=st.sampled_from([(True, True), (True, True), (False, True)]),
+    )
+    def the_same_at_once(self, data: st.DataObject, kind: str, kept: tuple[bool, bool]) -> None:
+        """The same call twice, as after an answer that seemed to be lost."""
+        intent = data.draw(INTENTS[kind])
+        first, second = self._intend(kind, intent), self._intend(kind, intent)
+        if first is not None and second is not None:
+            self._both(first, second, kept, False)
+
     @rule(number=st.integers(0, 2), second_first=st.booleans())
     def two_steps_at_once(self, number: int, second_first: bool) -> None:
         """Two workers end what they run, at the same time."""
