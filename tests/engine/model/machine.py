@@ -12,7 +12,17 @@ from pgcelery.engine import State
 from tests.engine.model.database import Engine, Session, territory
 from tests.engine.model.intents import INTENTS, MEETING, ROOM, SERVES, Intents
 from tests.engine.model.model import Model
-from tests.engine.model.ops import Beat, Maintain, Op, Register, Relay, Step, Unclaim, Worker
+from tests.engine.model.ops import (
+    Beat,
+    Cancel,
+    Maintain,
+    Op,
+    Register,
+    Relay,
+    Step,
+    Unclaim,
+    Worker,
+)
 from tests.engine.model.plans import DAY, UNIT_S, Ending, Plan
 from tests.engine.model.sessions import Pair, differences, settle
 from tests.support.clock import Clock
@@ -111,6 +121,15 @@ class EngineMachine(Intents, RuleBasedStateMachine):
             # The node sends the outcome itself, and gives back what was claimed.
             self._do(Step(op.worker, 0, [op.ending]))
             self._do(Unclaim([op.spare]))
+
+    @precondition(lambda self: any(worker.runs for worker in self.workers))
+    @rule(number=st.integers(0, 2), pick=st.integers(0, 2), cancelled=st.booleans())
+    def relay(self, number: int, pick: int, cancelled: bool) -> None:
+        """A pool process goes on with a chain, of which it does not know that it is cancelled."""
+        run = self._run(self.workers[number], pick)
+        if run is not None and cancelled:
+            self._do(Cancel([run.id], False))
+        self._do(self._intend("relay", (number, pick, True)))
 
     @rule(units=st.sampled_from([1, 1, 2, 3, 5, 31, DAY + 1]), beats=st.booleans())
     def advance(self, units: int, beats: bool) -> None:
@@ -248,6 +267,8 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         """Let everything end that was sent."""
         for worker in self.workers:
             worker.runs = {t: r for t, r in worker.runs.items() if r.id in self.model.jobs}
+        for number in range(3):  # what pool processes claimed and nobody heard of
+            self._do(self._reclaim(number, len(self.workers[number].runs)))
         for _ in range(200):
             if not any(self.model.lives(id) for id in self.model.jobs):
                 break
