@@ -61,6 +61,10 @@ def _same_states(engine: States, model: States, seen: Seen | None) -> None:
     _same("states", engine, model)
 
 
+def _moving(engine: States, seen: Seen | None) -> set[str]:
+    return set() if seen is None else {id for id, state in engine.items() if state == 3}
+
+
 class Op:
     """One call, or what a client does in one transaction."""
 
@@ -315,7 +319,8 @@ class Cancel(Op):
         return session.cancel(self.ids, self.terminate)
 
     def apply(self, model: Model, answer: States, seen: Seen | None) -> None:
-        _same_states(answer, model.cancel(self.ids, self.terminate), seen)
+        states = model.cancel(self.ids, self.terminate, _moving(answer, seen))
+        _same_states(answer, states, seen)
 
 
 @dataclass
@@ -332,7 +337,7 @@ class CancelWorkflow(Op):
         model.stopped[root] = model.now
         ids = [id for id in model.jobs if model.root(id) == root and model.lives(id)]
         _same("workflow", answer[0], root)
-        _same_states(answer[1], model.cancel(ids, False), seen)
+        _same_states(answer[1], model.cancel(ids, False, _moving(answer[1], seen)), seen)
 
 
 @dataclass
