@@ -353,9 +353,11 @@ class Model(Tables):
                 self.place(self.free([(id, False)]))
         return states
 
-    def purge(self, queues: Collection[str]) -> int:
-        """Forget what waits in queues; what waited for it fails."""
-        gone = [i for i, p in self.places.items() if not p.token and self._queue(i) in queues]
+    def purge(self, queues: Collection[str], seen: Seen | None = None) -> int:
+        """Forget what waits in queues, but for what others just move; what waited for it fails."""
+        left = {*seen.ready, *seen.scheduled} if seen is not None else set()
+        waiting = [i for i, p in self.places.items() if not p.token and i not in left]
+        gone = [id for id in waiting if self._queue(id) in queues]
         awaited = [id for id in gone if self.jobs[id].awaited]
         for id in gone:
             del self.places[id], self.jobs[id]

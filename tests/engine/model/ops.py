@@ -348,7 +348,7 @@ class Purge(Op):
         return int(session.run("jobs/purge", {"queues": [self.queue]})[0][0])
 
     def apply(self, model: Model, answer: int, seen: Seen | None) -> None:
-        _same("purged", answer, model.purge([self.queue]))
+        _same("purged", answer, model.purge([self.queue], seen))
 
 
 @dataclass
