@@ -129,7 +129,7 @@ class Intents:
         return ids[pick % len(ids)] if ids else None
 
     def _run(self, worker: Worker, pick: int) -> Claim | None:
-        runs = [worker.runs[token] for token in sorted(worker.runs)]
+        runs = sorted(worker.runs.values())  # by id: tokens are the engine's choice
         return runs[pick] if pick < len(runs) else None
 
     # -- intents: clients -------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class Intents:
         if how == "replace":
             helper = self._new({}, workflow=self.model.root(run.id))
             body = Plan(run.id, payload=f"replaced {run.token}", parents=(helper.id,))
-            plain = run.token % 2 == 0
+            plain = len(self.plans) % 2 == 0
             plans = (body._replace(parents=()),) if plain else (helper, body)
             return Ending(run.id, run.token, State.WAITING, follow_ups=plans)
         if how == "beside" and run.flags & 1:
@@ -339,4 +339,4 @@ class Intents:
 
     def _reclaim(self, number: int, keep: int) -> Op:
         worker = self.workers[number]
-        return Reclaim(worker, sorted(worker.runs)[:keep])
+        return Reclaim(worker, [run.token for run in sorted(worker.runs.values())[:keep]])

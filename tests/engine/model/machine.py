@@ -12,7 +12,17 @@ from pgcelery.engine import State
 from tests.engine.model.database import Engine, Session, territory
 from tests.engine.model.intents import INTENTS, MEETING, ROOM, SERVES, Intents
 from tests.engine.model.model import Model
-from tests.engine.model.ops import Beat, Maintain, Op, Register, Relay, Step, Unclaim, Worker
+from tests.engine.model.ops import (
+    Beat,
+    Cancel,
+    Maintain,
+    Op,
+    Register,
+    Relay,
+    Step,
+    Unclaim,
+    Worker,
+)
 from tests.engine.model.plans import DAY, UNIT_S, Ending, Plan
 from tests.engine.model.sessions import Pair, differences, settle
 from tests.support.clock import Clock
@@ -112,6 +122,15 @@ class EngineMachine(Intents, RuleBasedStateMachine):
             self._do(Step(op.worker, 0, [op.ending]))
             self._do(Unclaim([op.spare]))
 
+    @precondition(lambda self: any(worker.runs for worker in self.workers))
+    @rule(number=st.integers(0, 2), pick=st.integers(0, 2), cancelled=st.booleans())
+    def relay(self, number: int, pick: int, cancelled: bool) -> None:
+        """A pool process goes on with a chain, of which it does not know that it is cancelled."""
+        run = self._run(self.workers[number], pick)
+        if run is not None and cancelled:
+            self._do(Cancel([run.id], False))
+        self._do(self._intend("relay", (number, pick, True)))
+
     @rule(units=st.sampled_from([1, 1, 2, 3, 5, 31, DAY + 1]), beats=st.booleans())
     def advance(self, units: int, beats: bool) -> None:
         """Time goes by; those who live renew their leases in it."""
@@ -127,7 +146,7 @@ class EngineMachine(Intents, RuleBasedStateMachine):
     def crash(self, number: int) -> None:
         """A worker is gone, and starts anew knowing nothing."""
         worker = self.workers[number]
-        for run in worker.runs.values():
+        for run in sorted(worker.runs.values()):
             worker.sent.append(Ending(run.id, run.token, State.COMPLETED, "too late"))
         worker.runs = {}
         self._do(Register(worker))
@@ -139,6 +158,18 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         self.advance(5, False)
         self._do(Beat(self.workers[number]))
         self._do(Maintain(self.workers[number]))
+
+    @rule(
+        data=st.data(),
+        kind=st.sampled_from(sorted(set(MEETING) - {"enqueue", "twice"})),
+        kept=st.sampled_from([(True, True), (True, True), (False, True)]),
+    )
+    def the_same_at_once(self, data: st.DataObject, kind: str, kept: tuple[bool, bool]) -> None:
+        """The same call twice, as after an answer that seemed to be lost."""
+        intent = data.draw(INTENTS[kind])
+        first, second = self._intend(kind, intent), self._intend(kind, intent)
+        if first is not None and second is not None:
+            self._both(first, second, kept, False)
 
     @rule(number=st.integers(0, 2), second_first=st.booleans())
     def two_steps_at_once(self, number: int, second_first: bool) -> None:
@@ -236,6 +267,8 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         """Let everything end that was sent."""
         for worker in self.workers:
             worker.runs = {t: r for t, r in worker.runs.items() if r.id in self.model.jobs}
+        for number in range(3):  # what pool processes claimed and nobody heard of
+            self._do(self._reclaim(number, len(self.workers[number].runs)))
         for _ in range(200):
             if not any(self.model.lives(id) for id in self.model.jobs):
                 break

@@ -325,8 +325,13 @@ class Model(Tables):
         """Whether there is such a job and it has not ended."""
         return id in self.jobs and not (id in self.results and self.results[id].final)
 
-    def cancel(self, ids: Collection[str], terminate: bool) -> dict[str, int | None]:
-        """End what waits, note the wish for what runs; gives what each is then."""
+    def cancel(
+        self, ids: Collection[str], terminate: bool, moving: Collection[str] = ()
+    ) -> dict[str, int | None]:
+        """End what waits, note the wish for what runs; gives what each is then.
+
+        What others were just moving is found nowhere: whoever claims it sees the wish.
+        """
         states: dict[str, int | None] = {}
         for id in sorted(set(ids)):
             found, job, place = self.results.get(id), self.jobs.get(id), self.places.get(id)
@@ -334,7 +339,7 @@ class Model(Tables):
                 states[id] = found.state
                 continue
             waits = bool(job) and (id in self.nodes or (place is not None and not place.token))
-            if not waits or job is None:
+            if not waits or job is None or id in moving:
                 had = self.cancels.get(id, (False, self.now))
                 self.cancels[id] = (had[0] or terminate, had[1])
                 states[id] = 3 if job else None
@@ -348,9 +353,11 @@ class Model(Tables):
                 self.place(self.free([(id, False)]))
         return states
 
-    def purge(self, queues: Collection[str]) -> int:
-        """Forget what waits in queues; what waited for it fails."""
-        gone = [i for i, p in self.places.items() if not p.token and self._queue(i) in queues]
+    def purge(self, queues: Collection[str], seen: Seen | None = None) -> int:
+        """Forget what waits in queues, but for what others just move; what waited for it fails."""
+        left = {*seen.ready, *seen.scheduled} if seen is not None else set()
+        waiting = [i for i, p in self.places.items() if not p.token and i not in left]
+        gone = [id for id in waiting if self._queue(id) in queues]
         awaited = [id for id in gone if self.jobs[id].awaited]
         for id in gone:
             del self.places[id], self.jobs[id]

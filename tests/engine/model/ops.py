@@ -40,7 +40,7 @@ class Worker:
         self.runs.update({claim.token: claim for claim in claims})
 
     def ended(self, endings: Sequence[Ending]) -> None:
-        for ending in endings:
+        for ending in sorted(endings):
             self.runs.pop(ending.token, None)
             self.sent.append(ending)
 
@@ -59,6 +59,10 @@ def _same_states(engine: States, model: States, seen: Seen | None) -> None:
         said = {id: model.get(id) if state == 3 else state for id, state in engine.items()}
         engine = {id: state for id, state in said.items() if id in model or state is not None}
     _same("states", engine, model)
+
+
+def _moving(engine: States, seen: Seen | None) -> set[str]:
+    return set() if seen is None else {id for id, state in engine.items() if state == 3}
 
 
 class Op:
@@ -315,7 +319,8 @@ class Cancel(Op):
         return session.cancel(self.ids, self.terminate)
 
     def apply(self, model: Model, answer: States, seen: Seen | None) -> None:
-        _same_states(answer, model.cancel(self.ids, self.terminate), seen)
+        states = model.cancel(self.ids, self.terminate, _moving(answer, seen))
+        _same_states(answer, states, seen)
 
 
 @dataclass
@@ -332,7 +337,7 @@ class CancelWorkflow(Op):
         model.stopped[root] = model.now
         ids = [id for id in model.jobs if model.root(id) == root and model.lives(id)]
         _same("workflow", answer[0], root)
-        _same_states(answer[1], model.cancel(ids, False), seen)
+        _same_states(answer[1], model.cancel(ids, False, _moving(answer[1], seen)), seen)
 
 
 @dataclass
@@ -343,7 +348,7 @@ class Purge(Op):
         return int(session.run("jobs/purge", {"queues": [self.queue]})[0][0])
 
     def apply(self, model: Model, answer: int, seen: Seen | None) -> None:
-        _same("purged", answer, model.purge([self.queue]))
+        _same("purged", answer, model.purge([self.queue], seen))
 
 
 @dataclass
