@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 COMMIT_S = 0.05  #: a record's time is taken within its transaction, before the commit
@@ -221,16 +222,21 @@ def _check_runs(
     if end is not None and end.token is not None:
         for run in runs:
             _check_against_end(history, verdict, run, end)
+    _check_attempts(history, verdict, call, runs)
+    for before, after in pairwise(runs):
+        _check_overlap(history, verdict, before, after)
+
+
+def _check_attempts(history: History, verdict: Verdict, call: Call, runs: list[Run]) -> None:
     attempts: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
         attempts[run.attempt].append(run)
     if max(attempts) >= call.attempts:
-        verdict.blame("P13", f"{tag} was tried {max(attempts) + 1} times, not {call.attempts}")
+        tried = max(attempts) + 1
+        verdict.blame("P13", f"{runs[0].tag} was tried {tried} times, not {call.attempts}")
     for of_it in attempts.values():
         for run in of_it[:-1]:
             _excuse(history, verdict, call, run, len(of_it))
-    for before, after in zip(runs, runs[1:], strict=False):
-        _check_overlap(history, verdict, before, after)
 
 
 def _check_against_end(history: History, verdict: Verdict, run: Run, end: Recorded) -> None:

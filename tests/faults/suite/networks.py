@@ -23,7 +23,7 @@ def busy_worker(ground: Ground) -> Worker:
 
 
 def blackhole(ground: Ground) -> None:
-    """Nothing passes between one worker and the server for two leases, then what was held arrives."""
+    """Nothing passes between one worker and the server for two leases; then it arrives."""
     lease_s = ground.fault.lease_s
     worker = busy_worker(ground)
     link = ground.link_of(worker)

@@ -1,6 +1,6 @@
 """What bodies note about their runs, in a file that none of the faults touches.
 
-Each record is one line, appended by one write, so that it is there whole or not at all whoever dies.
+Each record is one line, appended by one write: there whole or not at all, whoever dies.
 Times are of the monotonic clock, which all processes of a machine share and no fault can turn.
 """
 
@@ -37,9 +37,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 def runs(path: Path) -> list[Run]:
     """Each start of a body, with its end if that was reached."""
     found: list[Run] = []
-    places: dict[
-        tuple[int, int, int], int
-    ] = {}  # token, process and attempt: where it is in `found`
+    places: dict[tuple[int, int, int], int] = {}  # by token, process and attempt
     for one in records(path):
         key = one["token"], one["pid"], one["attempt"]
         if one["what"] == "begun":

@@ -34,7 +34,7 @@ on pgcelery.results for each row execute function audit.note();
 
 
 class Server:
-    """One cluster. Survives crashes of its processes, which is what is injected, not of the machine."""
+    """One cluster. It survives crashes of its processes, not of the machine: none is injected."""
 
     def __init__(self) -> None:
         self._ephemeral = ephemeral_server(fsync=True)
