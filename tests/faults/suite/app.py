@@ -105,6 +105,16 @@ def keyed(self: Any, given: Any, tag: str, seconds: float = 0.0) -> int:
     return value_of(given)
 
 
+@app.task(name="fragile", **LATE)
+def fragile(self: Any, given: Any, tag: str, seconds: float = 0.0) -> int:
+    """One in twenty kills its process, the first time."""
+    note("begun", self, tag, given)
+    if given % 20 == 0 and _now.job.delivery == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    note("ended", self, tag)
+    return value_of(given)
+
+
 @app.task(name="bad", **LATE)
 def bad(self: Any, given: Any, tag: str, how: str) -> NoReturn:
     """End its own process, or try to."""

@@ -107,7 +107,7 @@ class History:
     recorded: Sequence[Recorded]
     rows: Sequence[Row]
     strikes: Sequence[Strike] = ()
-    deaths: Mapping[int, float] = field(default_factory=dict)  #: when a process was last seen
+    deaths: Mapping[int, float] = field(default_factory=dict)  #: when a process that died was last seen
 
 
 class Violation(NamedTuple):
@@ -283,7 +283,7 @@ def _check_overlap(history: History, verdict: Verdict, before: Run, after: Run) 
     """P9: at most one run at a time."""
     until = before.ended
     if until is None:
-        until = history.deaths.get(before.pid, float("inf"))
+        until = history.deaths.get(before.pid, before.begun)
     if after.begun < until and not _struck(history, before, overlaps=True):
         verdict.blame("P9", f"{before.tag}: run {after.token} began while {before.token} went on")
 
@@ -310,7 +310,7 @@ def _check_fences(history: History, verdict: Verdict) -> None:
         for run in history.runs:
             if not strike.hits(run) or run.begun > strike.ended:
                 continue
-            until = run.ended or history.deaths.get(run.pid, float("inf"))
+            until = run.ended or history.deaths.get(run.pid, run.begun)
             if run.begun > over:
                 verdict.blame("P9", f"{run.tag} began in a worker whose lease was over")
             elif until > over + COMMIT_S:

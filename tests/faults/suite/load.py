@@ -6,7 +6,7 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -91,21 +91,21 @@ class Maker:
     def _chord(self, tag: str) -> Made:
         return self.chord(tag, 6)
 
-    def chord(self, tag: str, size: int, seconds: float = 0.05) -> Made:
+    def chord(self, tag: str, size: int, seconds: float = 0.05, header: str = "work") -> Made:
         """A header of so many tasks, and a body."""
-        members, calls = self._members(tag, size, seconds)
+        members, calls = self._members(tag, size, seconds, header)
         values = [call.value for call in calls.values()]
         body = f"{tag}.body"
         after = tuple(calls)
         calls[body] = Call(values, self.tasks.value_of(values), after=after)
         return chord(members, self.tasks.work.s(tag=body)), calls
 
-    def _members(self, tag: str, size: int, seconds: float = 0.05) -> Made:
-        work, value_of = self.tasks.work, self.tasks.value_of
+    def _members(self, tag: str, size: int, seconds: float = 0.05, name: str = "work") -> Made:
+        task, value_of = getattr(self.tasks, name), self.tasks.value_of
         given = [self._random.randrange(1000) for _ in range(size)]
         tags = [f"{tag}.{place}" for place in range(size)]
         members = [
-            work.s(value, mine, seconds=self._random.uniform(0, seconds))
+            task.s(value, mine, seconds=self._random.uniform(0, seconds))
             for value, mine in zip(given, tags, strict=True)
         ]
         return members, {t: Call(v, value_of(v)) for t, v in zip(tags, given, strict=True)}
@@ -126,7 +126,7 @@ class Load:
         self._number = 0
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
 
     @staticmethod
     def _turns(mix: Sequence[str]) -> Iterator[str]:
@@ -134,15 +134,15 @@ class Load:
             yield from mix
 
     def start(self) -> None:
-        for act in (self._go,):
-            thread = threading.Thread(target=act, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        """Begin to send."""
+        self._thread = threading.Thread(target=self._go, daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
+        """Send no more."""
         self._over.set()
-        for thread in self._threads:
-            thread.join(60)
+        if self._thread is not None:
+            self._thread.join(60)
 
     def _go(self) -> None:
         due = time.monotonic()
@@ -155,11 +155,16 @@ class Load:
             self._number += 1
             return self._number
 
-    def send(self, kind: str, made: Made | None = None) -> Send:
+    def adopt(self, kind: str, calls: Mapping[str, Call]) -> None:
+        """Note what was sent by somebody else."""
+        self.sends.append(Send(0, kind, calls, time.monotonic()))
+
+    def send(self, kind: str, made: Made | None = None, *, number: int = 0, **options: Any) -> Send:
         """Send one, or what was `made`; noted as acknowledged once that did not raise."""
-        number = self.next_number()
+        number = number or self.next_number()
         signature, calls = made or self.maker.make(kind, number)
-        options = {"task_id": f"single-{number}"} if len(calls) == 1 else {}
+        if len(calls) == 1:
+            options["task_id"] = f"single-{number}"
         place = len(self.sends)
         self.sends.append(Send(number, kind, calls, None))
         while True:
@@ -168,7 +173,7 @@ class Load:
                 signature.clone().apply_async(**options)
             except OperationalError:
                 self.raised += 1
-                if not options:  # a canvas may be there now, whole, or not
+                if len(calls) > 1:  # a canvas may be there now, whole, or not
                     return self.sends[place]
             else:
                 self.sends[place] = self.sends[place]._replace(acked=time.monotonic())

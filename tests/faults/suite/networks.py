@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import time
 from collections import Counter
+from pathlib import Path
 
 from tests.faults.suite.fleet import Worker
 from tests.faults.suite.oracle import runs
 from tests.faults.suite.trial import Fault, Ground
 from tests.support.wait import wait_for
+
+EXPIRED = "registering anew"  #: what a worker says once it hears that its lease is over
 
 
 def busy_worker(ground: Ground) -> Worker:
@@ -31,18 +38,221 @@ def blackhole(ground: Ground) -> None:
         link.hold()
         ground.rest(lease_s * 2)
         link.let_go()
-    wait_for(lambda: "registering anew" in worker.process.output(), 15)
+    wait_for(lambda: EXPIRED in worker.process.output(), 15)
 
 
-NETWORK = [
+def late_requests(ground: Ground) -> None:
+    """What a worker says arrives when its lease is over and others are at its tasks."""
+    lease_s = ground.fault.lease_s
+    for _ in range(ground.times(4)):
+        worker = ground.fleet.up()[0]
+        link = ground.link_of(worker)
+        with ground.strike("its worker was not heard", [worker], overlaps=True):
+            link.hold("requests")
+            ground.rest(lease_s + 2.2)
+            link.let_go()
+        ground.rest(1.0)
+
+
+def refuse_everyone(ground: Ground) -> None:
+    """All connections are reset, and none accepted, for 8 s."""
+    with ground.strike("everyone was cut off", everyone=True, reruns=False):
+        for link in ground.network.links.values():
+            link.refuse()
+            link.reset()
+        ground.rest(4 if ground.quick else 8)
+        for link in ground.network.links.values():
+            link.accept()
+    if ground.load.raised == 0:
+        ground.wrong("P21", "no send raised, though nothing could be reached")
+
+
+def lose_answers(ground: Ground) -> None:
+    """The sender's requests arrive, their answers do not, and no retry gets through for a while."""
+    link = ground.network.links["sender"]
+    for _ in range(ground.times(6)):
+        link.hold("answers")
+        ground.rest(0.5)
+        link.refuse()
+        link.reset()
+        ground.rest(1.0)
+        link.let_go()
+        link.accept()
+        ground.rest(0.7)
+    if ground.load.raised == 0:
+        ground.wrong("P2", "no send raised, though answers were lost")
+
+
+def latency(ground: Ground) -> None:
+    """300 ms ± 300 ms each way for everyone, and one chunk in a hundred resets its connection."""
+    for link in ground.network.links.values():
+        link.delay_s = link.jitter_s = 0.3
+        link.reset_share = 0.01
+    ground.rest(6 if ground.quick else 12)
+    for link in ground.network.links.values():
+        link.delay_s = link.jitter_s = link.reset_share = 0.0
+    ground.healed_at = time.monotonic()
+    for worker in ground.fleet.up():
+        if EXPIRED in worker.process.output():
+            ground.wrong("P9", f"{worker.name} lost its lease though beats arrived")
+
+
+def lose_notifications(ground: Ground) -> None:
+    """The connections that listen are silently dead: results are found by looking."""
+    took = []
+    for _ in range(ground.times(6)):
+        ground.load.send("quick")
+        _, calls = ground.load.maker.single("work", number := str(ground.load.next_number()), 1.0)
+        result = ground.load.tasks.work.s(calls[number].given, number, seconds=1.0).apply_async()
+        began = time.monotonic()
+        ground.network.links["sender"].freeze()  # those that are there, and among them its ear
+        assert result.get(timeout=10) == calls[number].value
+        took.append(time.monotonic() - began - 1.0)
+        ground.load.adopt("frozen", calls)
+    ground.say(f"results found {max(took):.2f} s late at most")
+    if max(took) > 1.5:
+        ground.wrong("P22", f"a result was found {max(took):.1f} s late")
+
+
+class Bouncer:
+    """A PgBouncer that pools transactions, in front of the server."""
+
+    def __init__(self, ground: Ground) -> None:
+        server = ground.server
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        home = server.account.make_directory(server.socket_dir / "bouncer")
+        self._ini = home / "pgbouncer.ini"
+        text = f"""
+[databases]
+* = host={server.socket_dir} port=5432 user=pgcelery
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 20
+max_client_conn = 200
+ignore_startup_parameters = extra_float_digits
+logfile = {home}/log
+pidfile = {home}/pid
+"""
+        server.account.run(["sh", "-c", 'cat > "$1"', "sh", self._ini], stdin=text)
+        self._account = server.account
+
+    @property
+    def dsn(self) -> str:
+        return (
+            f"postgresql://pgcelery@127.0.0.1:{self.port}/postgres?sslmode=disable"
+            "&gssencmode=disable"
+        )
+
+    def start(self) -> None:
+        program = _bouncer_program()
+        assert program is not None
+        switch = (
+            {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
+            if self._account.foreign
+            else {}
+        )
+        self._process = subprocess.Popen(
+            [program, self._ini], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **switch
+        )
+        wait_for(self._accepts)
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+
+def _bouncer_program() -> str | None:
+    return shutil.which("pgbouncer") or next(
+        (path for path in ("/usr/sbin/pgbouncer",) if Path(path).exists()), None
+    )
+
+
+def _no_bouncer() -> str | None:
+    return None if _bouncer_program() else "pgbouncer is not installed"
+
+
+def restart_bouncer(ground: Ground) -> None:
+    """Two workers and a sender through a transaction pooler, which is killed and started again."""
+    bouncer = Bouncer(ground)
+    bouncer.start()
+    try:
+        workers = [ground.start_worker(dsn=bouncer.dsn, wait=False) for _ in range(2)]
+        ground.fleet.ready(*workers)
+        ground.send_by(bouncer.dsn)
+        ground.load.start()
+        for _ in range(ground.times(4)):
+            ground.rest(2.0)
+            with ground.strike("the pooler was killed", everyone=True, reruns=False):
+                bouncer.kill()
+                ground.rest(0.5)
+                bouncer.start()
+        ground.rest(1.0)
+        ground.finish()
+    finally:
+        bouncer.kill()
+
+
+FAULTS = [
     Fault(
-        "20", "one worker cut off for two leases", blackhole, quick=True,
-        mix=("quick", "slow", "early", "chord", "chain"), rate=4, lease_s=4, slack_s=12,
+        "20",
+        "one worker cut off for two leases",
+        blackhole,
+        quick=True,
+        mix=("quick", "slow", "early", "chord", "chain"),
+        rate=4,
+        lease_s=4,
+        slack_s=12,
         known={
             "P9 self-fencing": "a worker that is cut off lets its children go on",
             "P5": "sometimes a claim whose answer arrives after the lease begins all the same",
             "P9": "sometimes, for the same reason",
         },
     ),
-]  # fmt: skip
-FAULTS = NETWORK
+    Fault(
+        "20b",
+        "what a worker says arrives after its lease",
+        late_requests,
+        mix=("long",),
+        rate=2,
+        lease_s=3,
+        calm_s=3,
+        slack_s=12,
+    ),
+    Fault(
+        "21",
+        "everyone refused and reset for 8 s",
+        refuse_everyone,
+        quick=True,
+        lease_s=12,
+    ),
+    Fault(
+        "23",
+        "answers to the sender vanish",
+        lose_answers,
+        quick=True,
+        rate=16,
+        mix=("group", "quick", "chord", "group", "chain"),
+    ),
+    Fault("25", "300 ms ± 300 ms, one chunk in 100 resets", latency, rate=6),
+    Fault(
+        "28",
+        "PgBouncer pooling transactions, killed and restarted",
+        restart_bouncer,
+        transport={"listen": False},
+        needs=_no_bouncer,
+        workers=0,
+        idle=True,
+        rate=8,
+    ),
+    Fault("30", "connections that listen silently dead", lose_notifications, rate=4),
+]

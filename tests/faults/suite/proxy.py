@@ -103,6 +103,10 @@ class Link:
         """Reset all connections that are there."""
         self._call(lambda: [pair.abort() for pair in list(self._pairs)])
 
+    def freeze(self) -> None:
+        """Let nothing pass any more on the connections that are there; new ones work."""
+        self._call(lambda: [pair.flow.clear() for pair in self._pairs])
+
     def hold(self, *ways: Way) -> None:
         """Let nothing pass, both ways or one, until `let_go`."""
         self._call(lambda: [self._flows[way].clear() for way in ways or WAYS])
@@ -172,6 +176,7 @@ class Link:
             if (wait_s := at - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
             await self._flows[way].wait()
+            await pair.flow.wait()
             if self.reset_share and random.random() < self.reset_share:
                 pair.abort()
                 return
@@ -190,6 +195,8 @@ class _Pair:
 
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self._ends = (near, far)
+        self.flow = asyncio.Event()
+        self.flow.set()
 
     def abort(self) -> None:
         for writer in self._ends:

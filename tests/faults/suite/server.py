@@ -64,6 +64,12 @@ class Server:
             cursor = conn.execute(query, params or None)
             return cursor.fetchall() if cursor.description else []
 
+    def write(self, query: str) -> None:
+        """Execute, though transactions are read only by default."""
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            conn.execute("set default_transaction_read_only = off")
+            conn.execute(query)
+
     def postmaster(self) -> int:
         found = server.running(self.data_dir)
         assert found is not None
@@ -105,6 +111,21 @@ class Server:
         made = self.account.run([*args, "-X", "stream", "-c", "fast", "--no-sync"])
         assert made.returncode == 0, made.stdout
         return copy
+
+    def follow(self, primary: Server, name: str) -> None:
+        """Start as a standby of another."""
+        self.account.run(["touch", self.data_dir / "standby.signal"])
+        info = f"host={primary.socket_dir} user={server.SUPERUSER} application_name={name}"
+        conf = self.data_dir / "postgresql.auto.conf"
+        line = f"primary_conninfo = '{info}'\nsynchronous_standby_names = ''\n"
+        self.account.run(["sh", "-c", 'cat >> "$1"', "sh", conf], stdin=line)
+        self.start()
+
+    def promote(self) -> None:
+        """Stop following, and take writes."""
+        self.execute("select pg_promote(true, 30)")
+        self.execute("alter system reset synchronous_standby_names")
+        self.execute("select pg_reload_conf()")
 
     def close(self) -> None:
         """End it, and delete it and its copies."""

@@ -83,6 +83,8 @@ class Ground:
         self.notes: list[str] = []  #: for the table: what was measured
         self.bad: list[tuple[str, str]] = []  #: promise and what is wrong, seen by the fault itself
         self.healed_at = time.monotonic()
+        self.left_over: dict[str, int] = {}  #: what did not end
+        self._finished = False
         self.server = Server()
         self.server.migrate()
         self.network = Network()
@@ -152,7 +154,26 @@ class Ground:
     def say(self, text: str) -> None:
         self.notes.append(text)
 
+    def send_by(self, dsn: str) -> None:
+        """Let the sender reach the server by another address from now on."""
+        os.environ["FAULTS_DSN"] = dsn
+        self.load.tasks.app.close()
+        self.load = Load(self.fault.mix, self.fault.rate)
+
     # -- the end --------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """End the load and wait for all that is to come of it. Does nothing the second time."""
+        if self._finished:
+            return
+        self._finished = True
+        self.load.stop()
+        for _ in range(4):  # it still works
+            self.load.send("quick")
+        try:
+            wait_for(lambda: not self.left(), self.fault.lease_s * 2 + 20)
+        except AssertionError:
+            self.left_over = self.left()
 
     def left(self) -> dict[str, int]:
         """What has not ended; empty hot tables, and no task without an end."""
@@ -254,14 +275,7 @@ def _go_through(ground: Ground) -> bool:
     ground.healed_at = time.monotonic()
     fault.inject(ground)
     ground.rest(1.0)
-    ground.load.stop()
-    for _ in range(4):  # it still works
-        ground.load.send("quick")
-    ground.left_over = {}
-    try:
-        wait_for(lambda: not ground.left(), fault.lease_s * 2 + 20)
-    except AssertionError:
-        ground.left_over = ground.left()
+    ground.finish()
     for name in ground.fleet.fallen():
         ground.wrong("P21", f"{name} is no longer alive")
     for text in ground.fleet.stop():
