@@ -107,7 +107,7 @@ class History:
     recorded: Sequence[Recorded]
     rows: Sequence[Row]
     strikes: Sequence[Strike] = ()
-    deaths: Mapping[int, float] = field(default_factory=dict)  #: when a process that died was last seen
+    deaths: Mapping[int, float] = field(default_factory=dict)  #: when the dead were last seen
 
 
 class Violation(NamedTuple):

@@ -68,17 +68,18 @@ class Maker:
     def _chain(self, tag: str) -> Made:
         return self._row(tag, 3)
 
-    def _long_chain(self, tag: str) -> Made:
-        return self._row(tag, 12)
+    def _slow_chain(self, tag: str) -> Made:
+        return self._row(tag, 6, 0.1)
 
-    def _row(self, tag: str, steps: int) -> Made:
+    def _row(self, tag: str, steps: int, seconds: float = 0.0) -> Made:
         work, value_of = self.tasks.work, self.tasks.value_of
         value = self._random.randrange(1000)
         calls: dict[str, Call] = {}
         parts = []
         for place in range(steps):
             mine = f"{tag}.{place}"
-            parts.append(work.s(value, mine) if place == 0 else work.s(tag=mine))
+            options = {"tag": mine, "seconds": seconds}
+            parts.append(work.s(value, **options) if place == 0 else work.s(**options))
             after = (f"{tag}.{place - 1}",) if place else ()
             calls[mine] = Call(value, value_of(value), after=after)
             value = value_of(value)

@@ -104,8 +104,8 @@ class Link:
         self._call(lambda: [pair.abort() for pair in list(self._pairs)])
 
     def freeze(self) -> None:
-        """Let nothing pass any more on the connections that are there; new ones work."""
-        self._call(lambda: [pair.flow.clear() for pair in self._pairs])
+        """Let nothing pass any more on connections that listen; new ones work, and others."""
+        self._call(lambda: [pair.flow.clear() for pair in self._pairs if pair.listens])
 
     def hold(self, *ways: Way) -> None:
         """Let nothing pass, both ways or one, until `let_go`."""
@@ -159,6 +159,7 @@ class Link:
                 late_s = self.delay_s and max(
                     0.0, self.delay_s + random.uniform(-self.jitter_s, self.jitter_s)
                 )
+                pair.listens = pair.listens or b"listen " in data.lower()
                 due.put_nowait((loop.time() + late_s, data))
                 if not data:
                     break
@@ -195,6 +196,7 @@ class _Pair:
 
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self._ends = (near, far)
+        self.listens = False
         self.flow = asyncio.Event()
         self.flow.set()
 

@@ -27,6 +27,18 @@ def terminate(ground: Ground) -> None:
     ground.healed_at = time.monotonic()
 
 
+def terminate_nodes(ground: Ground) -> None:
+    """End the connections of workers' parents, while their children go on with chains."""
+    for _ in range(ground.times(24)):
+        with suppress(psycopg.OperationalError):
+            ground.server.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'pgcelery'"
+            )
+        ground.rest(0.5)
+    ground.healed_at = time.monotonic()
+
+
 def crash(ground: Ground) -> None:
     """Stop the server at once and start it again."""
     for _ in range(ground.times(3)):
@@ -172,7 +184,20 @@ def failover(ground: Ground) -> None:
 
 
 FAULTS = [
-    Fault("31", "all connections ended by the server each second", terminate, quick=True),
+    Fault(
+        "31",
+        "all connections ended by the server each second",
+        terminate,
+        quick=True,
+        mix=("quick", "slow", "slow_chain", "early", "chord", "slow_chain", "retry", "group"),
+    ),
+    Fault(
+        "31b",
+        "connections of workers' parents ended, their children go on with chains",
+        terminate_nodes,
+        mix=("slow_chain", "quick"),
+        rate=10,
+    ),
     Fault("32", "immediate stop of the server, restarted", crash, direct=True, quick=True),
     Fault("32b", "the same behind a balancer that accepts and resets", crash),
     Fault("33", "SIGKILL of a backend: recovery of all", kill_backend, direct=True),
