@@ -82,6 +82,7 @@ def _try_mutations(args: argparse.Namespace, folder: Path) -> tuple[list[dict[st
         except LookupError as exc:
             found = {"mutation": mutation.name, "by": None, "found": [str(exc)]}
         how = f"found by fault {found['by']}" if found["by"] else "NOT FOUND"
+        how = "not applied" if found["by"] == "none" else how
         say(f"{number:>3}  {mutation.name}: {how}")
         for text in found["found"][:2]:
             say(f"       {text[:200]}")

@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from pgcelery import Celery
+from pgcelery import Celery, Concurrency
 from pgcelery.compat.app.handler import TaskHandler
 from pgcelery.engine import Job, Outcome
 from tests.faults.suite.oracle import Pen
@@ -97,12 +97,21 @@ def again(self: Any, given: Any, tag: str, seconds: float = 0.0) -> int:
     return value_of(given)
 
 
-@app.task(name="keyed", **LATE)
-def keyed(self: Any, given: Any, tag: str, seconds: float = 0.0) -> int:
+@app.task(name="keyed", concurrency=Concurrency("key:{key}", limit=2), **LATE)
+def keyed(self: Any, given: Any, tag: str, seconds: float = 0.0, key: int = 0) -> int:
     note("begun", self, tag, given)
     rest(seconds)
     note("ended", self, tag)
     return value_of(given)
+
+
+MARKS = os.open(os.environ["FAULTS_ORACLE"] + ".marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+@app.task(name="mark", ignore_result=True)
+def mark() -> None:
+    """As little as a task can do, and be counted."""
+    os.write(MARKS, b".")
 
 
 @app.task(name="fragile", **LATE)
@@ -142,8 +151,11 @@ def hang(self: Any, given: Any, tag: str) -> None:
 
 @app.task(name="block", **LATE)
 def block(self: Any, given: Any, tag: str, seconds: int, holding: bool) -> int:
-    """Sleep in C, with the GIL held or without."""
+    """Sleep in C, without the GIL or, the first time, with it."""
     note("begun", self, tag, given)
+    holding = holding and _now.job.delivery == 1
+    if not holding and _now.job.delivery > 1:
+        seconds = 0
     (ctypes.PyDLL if holding else ctypes.CDLL)(None).sleep(seconds)
     note("ended", self, tag)
     return value_of(given)

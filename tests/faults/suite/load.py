@@ -62,6 +62,15 @@ class Maker:
     def _retry(self, tag: str) -> Made:
         return self.single("again", tag, attempts=3)
 
+    def _keyed(self, tag: str) -> Made:
+        signature, calls = self.single("keyed", tag, self._random.uniform(0, 0.02))
+        signature.kwargs["key"] = self._random.randrange(20)
+        return signature, calls
+
+    def _eta(self, tag: str) -> Made:
+        signature, calls = self.single("work", tag)
+        return signature.set(countdown=self._random.uniform(0.5, 5)), calls
+
     def _leak(self, tag: str) -> Made:
         return self.single("leak", tag)
 
@@ -115,7 +124,7 @@ class Maker:
 class Load:
     """Sends at a steady rate, in a thread. A single task that raised is sent again, by its id."""
 
-    def __init__(self, mix: Sequence[str] = MIX, rate: float = 12.0) -> None:
+    def __init__(self, mix: Sequence[str] = MIX, rate: float = 12.0, *, senders: int = 1) -> None:
         sys.modules.pop("tests.faults.suite.app", None)
         self.tasks: Any = importlib.import_module("tests.faults.suite.app")
         self.maker = Maker(self.tasks)
@@ -123,11 +132,12 @@ class Load:
         self.raised = 0  #: calls that did
         self.slowest_s = 0.0  #: call
         self._kinds = self._turns(mix)
-        self._rate = rate
+        self._rate = rate / senders
+        self._senders = senders
         self._number = 0
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     @staticmethod
     def _turns(mix: Sequence[str]) -> Iterator[str]:
@@ -136,20 +146,23 @@ class Load:
 
     def start(self) -> None:
         """Begin to send."""
-        self._thread = threading.Thread(target=self._go, daemon=True)
-        self._thread.start()
+        for _ in range(self._senders):
+            self._threads.append(threading.Thread(target=self._go, daemon=True))
+            self._threads[-1].start()
 
     def stop(self) -> None:
         """Send no more."""
         self._over.set()
-        if self._thread is not None:
-            self._thread.join(60)
+        for thread in self._threads:
+            thread.join(60)
 
     def _go(self) -> None:
         due = time.monotonic()
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due = max(due + 1 / self._rate, time.monotonic() - 1)
-            self.send(next(self._kinds))
+            with self._lock:
+                kind = next(self._kinds)
+            self.send(kind)
 
     def next_number(self) -> int:
         with self._lock:
@@ -166,8 +179,9 @@ class Load:
         signature, calls = made or self.maker.make(kind, number)
         if len(calls) == 1:
             options["task_id"] = f"single-{number}"
-        place = len(self.sends)
-        self.sends.append(Send(number, kind, calls, None))
+        with self._lock:
+            place = len(self.sends)
+            self.sends.append(Send(number, kind, calls, None))
         while True:
             began = time.monotonic()
             try:

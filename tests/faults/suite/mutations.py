@@ -30,6 +30,7 @@ class Mutation(NamedTuple):
     edits: tuple[Edit, ...]
     faults: tuple[str, ...]
     shows: str  #: how the broken promise is called
+    needs: str = ""  #: a file that has to be there for it
 
 
 MUTATIONS = [
@@ -55,7 +56,7 @@ MUTATIONS = [
         "a worker whose lease has run out lets its runs go on",
         (Edit("engine/worker.py", "        self._fenced.look(self._node, self.pool, self._tokens)",
               "        return"),),
-        ("20",), "P9",
+        ("20",), "P9", "engine/fence.py",
     ),
     Mutation(
         "deliveries are not counted",
@@ -146,6 +147,8 @@ def broken(mutation: Mutation, folder: Path) -> Path:
 
 def try_mutation(mutation: Mutation, folder: Path) -> dict[str, Any]:
     """Run its faults until one finds it; what the report says."""
+    if not (SRC / "pgcelery" / mutation.needs).exists():
+        return {"mutation": mutation.name, "by": "none", "found": [f"no {mutation.needs} here"]}
     root = broken(mutation, folder / "src")
     for number in mutation.faults:
         report = run_one(Job(number, folder / number, True, {"PYTHONPATH": str(root)}))

@@ -49,6 +49,9 @@ class Fault:
         slack_s: To recover in, beyond lease and upkeep: for waiting tasks to have their turn.
         direct: Workers and sender use the server's socket, not links of the proxy.
         mix: Kinds of sends, one after the other.
+        transport: Options of the engine, for workers and sender.
+        settings: More settings of the application.
+        senders: Threads that send.
         idle: Nothing is sent but by the fault itself.
         known: By promise, why it is known to be broken. A strict list, but for reasons that begin
             with "sometimes".
@@ -70,6 +73,8 @@ class Fault:
     quick: bool = False
     direct: bool = False
     transport: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    senders: int = 1
     known: Mapping[str, str] = field(default_factory=dict)
     needs: Callable[[], str | None] = lambda: None
 
@@ -92,13 +97,14 @@ class Ground:
         self.oracle.touch()
         self._app_env()
         self.fleet = Fleet(folder, self._env, ["-c", str(fault.slots), *fault.args])
-        self.load = Load(fault.mix, fault.rate)
+        self.load = Load(fault.mix, fault.rate, senders=fault.senders)
 
     def _app_env(self) -> None:
         timing = {
             "lease_s": self.fault.lease_s, "heartbeat_s": HEARTBEAT_S, "maintain_s": MAINTAIN_S
         }  # fmt: skip
         settings = {"broker_transport_options": {**timing, **self.fault.transport}}
+        settings.update(self.fault.settings)
         self._env = {
             "FAULTS_ORACLE": str(self.oracle),
             "FAULTS_SETTINGS": json.dumps(settings),
@@ -204,7 +210,7 @@ class Ground:
 
     def rows(self) -> list[Row]:
         return [
-            _row(id, bytes(payload), state, result)
+            row_of(id, bytes(payload), state, result)
             for id, payload, state, result in self.server.execute(
                 "select j.id, j.payload, r.state, r.result from pgcelery.jobs j"
                 " left join pgcelery.results r on r.id = j.id and r.finished_at is not null"
@@ -219,7 +225,7 @@ class Ground:
         self.server.close()
 
 
-def _row(id: str, payload: bytes, state: int | None, result: Any) -> Row:
+def row_of(id: str, payload: bytes, state: int | None, result: Any) -> Row:
     args, kwargs, _ = json.loads(decode(payload).body)
     tag = kwargs["tag"] if "tag" in kwargs else args[1]
     value, error = None, ""
