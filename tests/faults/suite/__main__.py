@@ -29,6 +29,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="some faults, and less of each")
     parser.add_argument("--at-once", type=int, default=2, help="trials side by side (2)")
     parser.add_argument("--json", type=Path, help="write all that was measured")
+    parser.add_argument("--write", type=Path, help="put the table into this page of the docs")
     parser.add_argument("--keep", type=Path, help="keep logs and histories in this directory")
     parser.add_argument("--list", action="store_true", help="name the faults, run nothing")
     parser.add_argument(
@@ -68,6 +69,8 @@ def _try_faults(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, 
 
     reports = list(run_all(jobs, args.at_once, done))
     say("\n" + report.table(reports) + "\n")
+    if args.write:
+        report.write(args.write, reports)
     for one in reports:
         if story := report.story(one):
             say(story)

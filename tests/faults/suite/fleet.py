@@ -93,7 +93,8 @@ class Fleet:
             except AssertionError:
                 bad.append(f"{worker.name} did not end in {timeout_s:g} s after SIGTERM")
             else:
-                if code not in (0, -signal.SIGKILL):
+                # SIGQUIT may come when it has said goodbye and Python ends.
+                if code not in (0, -signal.SIGKILL, -signal.SIGQUIT):
                     bad.append(f"{worker.name} ended with {code}")
         return bad
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 COLUMNS = ("#", "fault", "tasks", "lost", "twice", "extra runs, and why", "recovered", "verdict")
+
+_BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
 
 
 def verdict(report: Mapping[str, Any]) -> str:
@@ -47,6 +50,14 @@ def table(reports: Iterable[Mapping[str, Any]]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def write(page: Path, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Put the table where the page has a place for it."""
+    text = page.read_text()
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    page.write_text(f"{before}{_BEGIN}\n{table(reports)}\n{_END}{after}")
 
 
 def story(report: Mapping[str, Any]) -> str:

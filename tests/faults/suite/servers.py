@@ -183,6 +183,23 @@ def failover(ground: Ground) -> None:
     ground.rest(2.0)
 
 
+def restore(ground: Ground) -> None:
+    """The server is lost, and a base backup of some seconds ago takes its place."""
+    with ground.strike("work since the backup is redone", everyone=True, overlaps=True):
+        backup = ground.server.copy()
+        began = time.monotonic()
+        ground.rest(2 if ground.quick else 5)
+        ground.server.crash()
+        for link in ground.network.links.values():
+            link.reset()
+        ground.forgotten = (began, time.monotonic())
+        backup.start()
+        ground.server = backup
+        for link in ground.network.links.values():
+            link.target = backup.socket
+    ground.rest(2.0)
+
+
 FAULTS = [
     Fault(
         "31",
@@ -211,5 +228,12 @@ FAULTS = [
     ),
     Fault("41", "a long transaction holds the horizon", pinned, direct=True),
     Fault("42", "failover to a synchronous standby", failover, quick=True),
+    Fault(
+        "43",
+        "a base backup of 5 s ago is restored",
+        restore,
+        mix=("quick", "slow", "chain", "retry", "group", "chord", "slow_chain"),
+        known={"P7": "sometimes a token that a process had reserved before comes twice"},
+    ),
     Fault("45", "VACUUM FULL, REINDEX, ANALYZE under load", maintenance, direct=True),
 ]

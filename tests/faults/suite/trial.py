@@ -90,6 +90,8 @@ class Ground:
         self.healed_at = time.monotonic()
         self.left_over: dict[str, int] = {}  #: what did not end
         self._finished = False
+        #: A time that never was, since a backup was restored: what was sent or run then is gone.
+        self.forgotten = (float("inf"), 0.0)
         self.server = Server()
         self.server.migrate()
         self.network = Network()
@@ -199,9 +201,14 @@ class Ground:
                 "select id, token, at from audit.ended order by at"
             )
         ]
+        since, until = self.forgotten
+        sends = [
+            s._replace(acked=None) if s.acked and since - 1 < s.acked < until else s
+            for s in self.load.sends
+        ]
         return History(
-            self.load.sends,
-            oracle.runs(self.oracle),
+            sends,
+            [run for run in oracle.runs(self.oracle) if not since < run.begun < until],
             recorded,
             self.rows(),
             self.strikes,
