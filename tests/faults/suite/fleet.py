@@ -18,6 +18,14 @@ from tests.support.wait import wait_for
 _LOOK_S = 0.03
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds that a process has computed, its threads' included."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 class Worker:
     """One worker process with its children: a process group, numbered as its parent."""
 
