@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import psycopg
 
+from tests.faults.suite.server import Server
 from tests.faults.suite.trial import Fault, Ground
 from tests.support.wait import wait_for
 
@@ -186,19 +188,57 @@ def failover(ground: Ground) -> None:
 def restore(ground: Ground) -> None:
     """The server is lost, and a base backup of some seconds ago takes its place."""
     with ground.strike("work since the backup is redone", everyone=True, overlaps=True):
-        backup = ground.server.copy()
-        began = time.monotonic()
-        ground.rest(2 if ground.quick else 5)
-        ground.server.crash()
-        for link in ground.network.links.values():
-            link.reset()
-        ground.forgotten = (began, time.monotonic())
-        backup.start()
-        ground.server = backup
-        for link in ground.network.links.values():
-            link.target = backup.socket
+        with _stillness(ground):
+            backup = ground.server.copy()
+        _forget(ground, backup, backup.start)
     ground.rest(2.0)
 
+
+def lag(ground: Ground) -> None:
+    """The primary is lost, and a standby that was some seconds behind is promoted."""
+    server = ground.server
+    standby = server.copy()
+    standby.follow(server, "s1")
+    state = "select count(*) from pg_stat_replication"
+    wait_for(lambda: server.execute(state) == [(1,)], 20)
+    ground.rest(2.0)
+    with ground.strike("work that had not arrived is redone", everyone=True, overlaps=True):
+        with _stillness(ground):
+            standby.execute("alter system set primary_conninfo = ''")
+            standby.execute("select pg_reload_conf()")
+            wait_for(lambda: server.execute(state) == [(0,)], 20)
+        _forget(ground, standby, standby.promote)
+    ground.rest(2.0)
+
+
+@contextmanager
+def _stillness(ground: Ground) -> Iterator[None]:
+    """Stop workers for a moment, so that it is clear what came before it and what after."""
+    workers = ground.fleet.up()
+    for worker in workers:
+        worker.signal_all(signal.SIGSTOP)
+    ground.rest(0.2)
+    yield
+    for worker in workers:
+        worker.signal_all(signal.SIGCONT)
+
+
+def _forget(ground: Ground, other: Server, takes_over: Callable[[], None]) -> None:
+    """Go on for a while, lose the server, and let another go on from where this one began."""
+    began = time.monotonic()
+    ground.rest(2 if ground.quick else 5)
+    ground.server.crash()
+    for link in ground.network.links.values():
+        link.reset()
+    ground.forgotten = (began, time.monotonic())
+    takes_over()
+    ground.server = other
+    for link in ground.network.links.values():
+        link.target = other.socket
+
+
+#: A sequence that went back gives numbers again.
+TOKENS_AGAIN = {"P7": "sometimes a token that a process had reserved before comes twice"}
 
 FAULTS = [
     Fault(
@@ -229,11 +269,18 @@ FAULTS = [
     Fault("41", "a long transaction holds the horizon", pinned, direct=True),
     Fault("42", "failover to a synchronous standby", failover, quick=True),
     Fault(
+        "42b",
+        "failover to an asynchronous standby, 5 s behind",
+        lag,
+        mix=("quick", "slow", "chain", "retry", "group", "chord", "slow_chain"),
+        known=TOKENS_AGAIN,
+    ),
+    Fault(
         "43",
         "a base backup of 5 s ago is restored",
         restore,
         mix=("quick", "slow", "chain", "retry", "group", "chord", "slow_chain"),
-        known={"P7": "sometimes a token that a process had reserved before comes twice"},
+        known=TOKENS_AGAIN,
     ),
     Fault("45", "VACUUM FULL, REINDEX, ANALYZE under load", maintenance, direct=True),
 ]
