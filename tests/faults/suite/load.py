@@ -59,6 +59,9 @@ class Maker:
     def _early_slow(self, tag: str) -> Made:
         return self.single("early", tag, self._random.uniform(0.1, 0.6), early=True)
 
+    def _early_long(self, tag: str) -> Made:
+        return self.single("early", tag, 1.5, early=True)
+
     def _retry(self, tag: str) -> Made:
         return self.single("again", tag, attempts=3)
 

@@ -75,25 +75,23 @@ MUTATIONS = [
     Mutation(
         "outcomes on their way are forgotten when the connection breaks",
         (Edit("engine/node.py", "self.ended.take_back(now)", "self.ended.answered()"),),
-        ("31",), "P5",
+        ("24",), "P5",
     ),
     Mutation(
         "workers are buried while their lease runs",
-        (Edit("engine/sql/functions/maintain_v*.sql", "where w.lease_until < now()",
-              "where w.lease_until < now() + interval '5.7 seconds'"),),
+        (Edit("engine/sql/functions/maintain_v*.sql",
+              "delete from pgcelery.workers w where w.lease_until < now()",
+              "delete from pgcelery.workers w"
+              " where w.lease_until < now() + interval '5.7 seconds'"),),
         ("10", "31"), "P5",
     ),
     Mutation(
         "a group is sent task by task",
-        (Edit("engine/client.py", "if len(jobs) <= _BATCH or any(job.parents for job in jobs):",
-              "if len(jobs) == 1 or any(job.parents for job in jobs):"),
-         Edit("engine/client.py",
-              "with self._connections.lend() as conn, conn.transaction():\n"
-              "            for start in range(0, len(jobs), _BATCH):\n"
-              "                part = columns(jobs[start : start + _BATCH], queue_ids)",
-              "with self._connections.lend() as conn:\n"
-              "            for start in range(0, len(jobs), 1):\n"
-              "                part = columns(jobs[start : start + 1], queue_ids)")),
+        (Edit("compat/app/sending.py",
+              "return dict(app.engine.enqueue(jobs, conn=conn))",
+              "parts = [jobs] if any(job.parents for job in jobs) else [[job] for job in jobs]\n"
+              "        return {k: v for part in parts\n"
+              "                for k, v in app.engine.enqueue(part, conn=conn).items()}"),),
         ("23",), "P4",
     ),
     Mutation(

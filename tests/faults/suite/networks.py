@@ -91,6 +91,18 @@ def lose_answers(ground: Ground) -> None:
         ground.wrong("P2", "no send raised, though answers were lost")
 
 
+def lose_requests(ground: Ground) -> None:
+    """What a worker says is held, and lost with its connection; nothing is run again for that."""
+    for number in range(ground.times(9)):
+        link = ground.link_of(ground.fleet.up()[number % 2])
+        link.hold("requests")
+        ground.rest(0.4)
+        link.reset()
+        link.let_go()
+        ground.rest(0.6)
+    ground.healed_at = time.monotonic()
+
+
 def latency(ground: Ground) -> None:
     """300 ms ± 300 ms each way for everyone, and one chunk in a hundred resets its connection."""
     for link in ground.network.links.values():
@@ -259,6 +271,7 @@ FAULTS = [
         rate=16,
         mix=("group", "quick", "chord", "group", "chain"),
     ),
+    Fault("24", "what a worker says vanishes", lose_requests),
     Fault("25", "300 ms ± 300 ms, one chunk in 100 resets", latency, rate=6),
     Fault(
         "28",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
+from tests.faults.suite.fleet import Worker
+from tests.faults.suite.oracle import runs
 from tests.faults.suite.trial import Fault, Ground
 from tests.faults.world import alive
 from tests.support.wait import wait_for
@@ -33,10 +36,21 @@ def kill_parent(ground: Ground) -> None:
         ground.rest(1.0)
 
 
+def at_early(ground: Ground) -> Worker:
+    """Send tasks of at most once, and name a worker that is at one."""
+    tags = {tag for _ in range(3) for tag in ground.load.send("early_long").calls}
+
+    def found() -> list[Worker]:
+        at_it = {run.group for run in runs(ground.oracle) if run.tag in tags and run.ended is None}
+        return [worker for worker in ground.fleet.up() if worker.pid in at_it]
+
+    return wait_for(found)[0]
+
+
 def lose_machine(ground: Ground) -> None:
     """Stop parent and children, then kill them all: nobody can say anything any more."""
     for _ in range(ground.times(3)):
-        worker = ground.fleet.up()[0]
+        worker = at_early(ground)
         worker.wanted = False
         with ground.strike("its machine was lost", [worker]):
             worker.signal_all(signal.SIGSTOP)
@@ -64,7 +78,9 @@ def kill_children(ground: Ground) -> None:
         ground.rest(max(0.0, 0.8 - took_s))
 
 
-def _suicides(*ways: str, error: str = "WorkerLostError", most: int = 5):  # type: ignore[no-untyped-def]
+def _suicides(
+    *ways: str, error: str = "WorkerLostError", most: int = 5
+) -> Callable[[Ground], None]:
     def inject(ground: Ground) -> None:
         tasks = ground.load.tasks
         for way in ways:
@@ -165,15 +181,8 @@ def same_name(ground: Ground) -> None:
     with ground.strike("its worker was killed", [first]):
         first.signal_all(signal.SIGKILL)
     ground.rest(2.0)
-    ran = {record["pid"] for record in _began(ground)} & set(twin.children())
-    if not ran:
+    if twin.pid not in {run.group for run in runs(ground.oracle)}:
         ground.wrong("P5", "the second worker of the name ran nothing")
-
-
-def _began(ground: Ground):  # type: ignore[no-untyped-def]
-    from tests.faults.suite import oracle  # noqa: PLC0415
-
-    return [one for one in oracle.records(ground.oracle) if one["what"] == "begun"]
 
 
 def leak(ground: Ground) -> None:
