@@ -132,6 +132,7 @@ def pause(ground: Ground) -> None:
             worker.signal_all(signal.SIGSTOP)
             ground.rest(pause_s)
             worker.signal_all(signal.SIGCONT)
+            ground.rest(0.3)  # it may have been about to begin something, and then sees the time
         wait_for(lambda w=worker: "registering anew" in w.process.output(), 15)
         ground.rest(1.0)
     late = ground.server.execute("select count(*) from pgcelery.late")[0][0]
