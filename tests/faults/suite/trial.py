@@ -312,10 +312,10 @@ def _recovery(ground: Ground, history: History, verdict: Verdict) -> float:
 
 
 def _without_known(fault: Fault, verdict: Verdict) -> list[str]:
-    """Put aside what is known to be broken; that it is not any more is a violation too."""
+    """Put aside what is known to be broken, and name it; that it is not any more is wrong too."""
     found = Counter(one.promise for one in verdict.violations)
     verdict.violations = [one for one in verdict.violations if one.promise not in fault.known]
     for promise, reason in fault.known.items():
         if not found[promise] and not reason.startswith("sometimes"):
             verdict.blame(promise, "is on the list of known failures, and is kept: take it off")
-    return [f"{promise}: {reason}" for promise, reason in fault.known.items()]
+    return [f"{one}: {reason}" for one, reason in fault.known.items() if found[one]]
