@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from pathlib import Path
 
 from tests.faults.suite.catalogue import BY_NUMBER
@@ -17,6 +19,7 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then, too
     report = run(BY_NUMBER[args.number], args.folder, quick=args.quick)
     args.report.write_text(json.dumps(report, indent=1))
 

@@ -31,25 +31,38 @@ def run_one(job: Job) -> dict[str, Any]:
     report = job.folder / "report.json"
     args = [sys.executable, "-m", "tests.faults.suite.one", job.number, job.folder, report]
     with (job.folder / "output.log").open("wb") as output:
-        try:
-            ended = subprocess.run(
-                [str(arg) for arg in (*args, *(["--quick"] if job.quick else []))],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **job.env},
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-            how = f"it ended with {ended.returncode}"
-        except subprocess.TimeoutExpired:
-            how = f"it took more than {TIMEOUT_S} s"
+        trial = subprocess.Popen(
+            [str(arg) for arg in (*args, *(["--quick"] if job.quick else []))],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **job.env},
+        )
+        how = _ended(trial)
     if report.exists():
         return dict(json.loads(report.read_text()))
     tail = (job.folder / "output.log").read_text(errors="replace").strip().splitlines()[-3:]
     title = BY_NUMBER[job.number].title
     broken = f"no report: {how}: {' / '.join(tail)}"
     return {"number": job.number, "title": title, "known": [], "violations": [broken]}
+
+
+def _ended(trial: subprocess.Popen[bytes]) -> str:
+    """Wait for its end and say how it came; one that takes too long gets time to clear up."""
+    try:
+        return f"it ended with {trial.wait(TIMEOUT_S)}"
+    except subprocess.TimeoutExpired:
+        trial.terminate()
+        try:
+            trial.wait(60)
+        except subprocess.TimeoutExpired:
+            trial.kill()
+            trial.wait()
+        return f"it took more than {TIMEOUT_S} s"
+    except BaseException:  # interrupted
+        trial.terminate()
+        trial.wait(60)
+        raise
 
 
 def run_all(

@@ -13,7 +13,7 @@ import psycopg
 
 from pgcelery.engine import Client, EngineConfig
 from pgcelery.engine.embedded import account, binaries, ephemeral_server, server
-from pgcelery.engine.embedded.places import SOCKET_NAME, temp
+from pgcelery.engine.embedded.places import SOCKET_NAME
 from tests.support.wait import wait_for
 
 #: Ends are counted where they are written; what reads them is outside of what is tested.
@@ -81,7 +81,7 @@ class Server:
 
     def start(self) -> None:
         found = binaries.find_binaries(self.account)
-        log = temp(self.account) / f"{self.socket_dir.name}.log"
+        log = self.data_dir.parent / "server.log"
         server.start(
             found, self.account, self.data_dir, self.socket_dir, log, settings=self.settings
         )
