@@ -29,8 +29,17 @@ fix:  ## let ruff mend what it can
 test:  ## the tests, on an embedded PostgreSQL
 	$(PY) -m pytest
 
-faults:  ## only those that kill processes or cut connections
-	$(PY) -m pytest -m fault
+faults:  ## kill, cut, stop and crash under load, and check the history; QUICK=1, FAULTS=1,3,20
+	$(PY) -m tests.faults.suite $(if $(QUICK),--quick) $(if $(FAULTS),--faults $(FAULTS)) $(if $(JSON),--json $(JSON))
+
+mutations:  ## break the source on purpose: `faults` must notice each time
+	$(PY) -m tests.faults.suite --mutations
+
+soak:  ## mixed load with kills: nothing is lost, nothing grows; MINUTES=20 RATE=200
+	$(PY) -m tests.faults.soak --minutes $(or $(MINUTES),20) --rate $(or $(RATE),200)
+
+pinned:  ## throughput while a transaction holds an old snapshot; TASKS=200000
+	$(PY) -m tests.faults.pinned --tasks $(or $(TASKS),200000)
 
 compare:  ## the same programs on Celery itself and on pgcelery
 	$(PY) -m pytest -m real_celery
@@ -63,4 +72,4 @@ growth:  ## what a task costs behind millions of others; GROWTH="--scale 0.1"
 
 ci: check test compare celery-suite  ## what CI runs in its own environment
 
-.PHONY: help setup check lint types contracts fix test faults compare celery-suite model limits shapes cov bench growth ci
+.PHONY: help setup check lint types contracts fix test faults compare mutations soak pinned celery-suite model limits shapes cov bench growth ci

@@ -287,18 +287,18 @@ class Relay:
         """Close a connection to a server that is not the one to talk to."""
         if self._refused is not None and self._refused.startswith(AWAY):
             self._refused = None
-            self._broken(keep=True)
+            self._broken()
 
     def _try(self, act: Callable[[], object]) -> None:
         try:
             act()
         except DatabaseUnavailable:
-            self._broken(keep=True)
+            self._broken()
 
-    def _broken(self, *, keep: bool = False) -> None:
-        """Close; connect again later. A token that nothing was asked for under is kept."""
+    def _broken(self) -> None:
+        """Close; connect again later, maybe to a server that was restored and gives tokens anew."""
         self._link.close()
-        self._spare = self._spare if keep else None
+        self._spare = None
         self._not_before = time.monotonic() + self._pause_s
         self._pause_s = min(self._pause_s * 2, _RETRY_S[1])
 

@@ -36,7 +36,7 @@ begin
     ), gone as (
         delete from pgcelery.running r
         using given g
-        where r.token = g.token
+        where r.token = g.token and r.job_id = g.id  -- a restored server gives tokens twice
         returning g.token, g.id, g.state, g.result, g.ttl_s, r.flags
     ), stored as (
         insert into pgcelery.results as s (id, state, token, result, finished_at, expires_at)

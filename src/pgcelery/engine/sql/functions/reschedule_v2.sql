@@ -37,7 +37,7 @@ begin
         order by u.token
     loop
         delete from pgcelery.running r
-        where r.token = o.token
+        where r.token = o.token and r.job_id = o.id
         returning r.delivery, r.flags into run;
         if not found then
             if not exists (select from pgcelery.jobs j where j.id = o.id and j.last_token = o.token)

@@ -1,0 +1,1 @@
+"""Faults under load, judged from outside: `python -m tests.faults.suite`; see docs/faults.md."""
