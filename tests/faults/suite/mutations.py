@@ -97,8 +97,7 @@ MUTATIONS = [
     Mutation(
         "a request to end a running task is swallowed",
         (Edit("engine/worker.py",
-              "if row.flags and row.job_id and self._tokens.get(row.job_id) == row.token:",
-              "if row.flags and row.job_id and row.token is None:"),),
+              "elif row.flags:", "elif row.flags and row.token is None:"),),
         ("52",), "P17",
     ),
     Mutation(

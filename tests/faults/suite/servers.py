@@ -237,8 +237,6 @@ def _forget(ground: Ground, other: Server, takes_over: Callable[[], None]) -> No
         link.target = other.socket
 
 
-#: A sequence that went back gives numbers again.
-
 FAULTS = [
     Fault(
         "31",
