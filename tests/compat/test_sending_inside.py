@@ -1,4 +1,7 @@
-"""Calls sent in a transaction of the application's, by the drivers and layers that it may have."""
+"""Calls sent in a transaction of the application's, by the drivers and layers that it may have.
+
+Promise P3 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

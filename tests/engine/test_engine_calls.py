@@ -1,4 +1,7 @@
-"""Calls of nodes and clients, in orders in which the engine's model found them to go wrong."""
+"""Calls of nodes and clients, in orders in which the engine's model found them to go wrong.
+
+Promise P2 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

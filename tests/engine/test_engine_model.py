@@ -2,6 +2,8 @@
 
 What the rules are is in `model/machine.py`. ENGINE_SECONDS says for how long sequences of rules are
 tried; without it there are a few, always the same ones.
+
+Promises P7, P8, P13, P23 of docs/guarantees.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Enqueue by libpq itself: what it does when things are not as they should be."""
+"""Enqueue by libpq itself: what it does when things are not as they should be.
+
+Promise P2 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

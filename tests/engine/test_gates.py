@@ -1,4 +1,7 @@
-"""Gates by real workers: limits hold and are reached, lines keep their order, no slot is lost."""
+"""Gates by real workers: limits hold and are reached, lines keep their order, no slot is lost.
+
+Promise P16 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

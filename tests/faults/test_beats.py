@@ -1,4 +1,7 @@
-"""Two beats on one schedule, of which one is killed now and then: each slot is sent once."""
+"""Two beats on one schedule, of which one is killed now and then: each slot is sent once.
+
+Promise P19 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

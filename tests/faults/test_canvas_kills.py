@@ -1,6 +1,8 @@
 """Random workflows while workers are killed or stopped: each call recorded once, all results right.
 
 `FAULTS_SEED` makes other workflows, `FAULTS_DAGS` more or fewer of them.
+
+Promise P12 of docs/guarantees.md.
 """
 
 from __future__ import annotations

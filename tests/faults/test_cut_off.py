@@ -1,4 +1,7 @@
-"""Real workers that lose the database while others do not, and what applications see of it."""
+"""Real workers that lose the database while others do not, and what applications see of it.
+
+Promises P9, P17 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A process may die between any two statements that matter: what it leaves can be gone on with."""
+"""A process may die between any two statements that matter: what it leaves can be gone on with.
+
+Promise P4 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

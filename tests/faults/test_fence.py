@@ -1,4 +1,7 @@
-"""Workers that are cut off: no run overlaps with another one of its job, and none is lost."""
+"""Workers that are cut off: no run overlaps with another one of its job, and none is lost.
+
+Promises P7, P9 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What kill -9 may cost: nothing, or a recorded failure; never silence."""
+"""What kill -9 may cost: nothing, or a recorded failure; never silence.
+
+Promises P5, P6, P10, P20 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Proved twice: by what the bodies noted when they began and ended, and by the rows of `running`.
 LIMITS_TASKS and LIMITS_KEYS make it larger (`make limits`).
+
+Promises P14, P15 of docs/guarantees.md.
 """
 
 from __future__ import annotations

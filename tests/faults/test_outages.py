@@ -1,4 +1,7 @@
-"""The database goes away in all the ways it can: nobody crashes, spins, leaks or loses a result."""
+"""The database goes away in all the ways it can: nobody crashes, spins, leaks or loses a result.
+
+Promise P21 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The database goes away: by a crash, and for a while."""
+"""The database goes away: by a crash, and for a while.
+
+Promise P1 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

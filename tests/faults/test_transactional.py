@@ -1,4 +1,7 @@
-"""Transactional tasks while processes are killed and connections cut: effects are once or never."""
+"""Transactional tasks while processes are killed and connections cut: effects are once or never.
+
+Promise P11 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

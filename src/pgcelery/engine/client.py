@@ -2,6 +2,8 @@
 
 Every method is one statement in its own transaction, but for `Client.enqueue` with the caller's
 connection. Each can be repeated safely, and is, when a connection that lay idle has gone stale.
+
+Promise P4 of docs/guarantees.md.
 """
 
 from __future__ import annotations

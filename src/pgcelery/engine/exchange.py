@@ -3,6 +3,8 @@
 The driver makes a cursor, adapts each parameter and drives generators for each statement. That is
 right for all but the enqueue: its parameters are binary arrays already, its answer is two more, and
 half of the sender's processor time went into what stands between them and libpq.
+
+Promise P22 of docs/guarantees.md.
 """
 
 from __future__ import annotations

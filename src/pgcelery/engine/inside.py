@@ -3,6 +3,8 @@
 What can be wrong with the jobs or the connection is found out before anything is changed, so that a
 refusal leaves the sender's transaction as it was. What the server refuses then aborts it, as any
 failing statement does.
+
+Promise P3 of docs/guarantees.md.
 """
 
 from __future__ import annotations

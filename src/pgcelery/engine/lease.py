@@ -2,6 +2,8 @@
 
 The database counts a lease from the moment at which it renews it. A worker cannot know that moment,
 only when it asked and when the answer came, so it counts from the asking.
+
+Promises P9, P18 of docs/guarantees.md.
 """
 
 from __future__ import annotations

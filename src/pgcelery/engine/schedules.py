@@ -2,6 +2,8 @@
 
 What a schedule is due for is not known here. Who fires asks to `claim` it, decides by how it
 stands and what time it is in the database, and fires or leaves it.
+
+Promise P19 of docs/guarantees.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A `Link` that is kept up: opened again after pauses that grow, given up when answers stay out."""
+"""A `Link` that is kept up: opened again after pauses that grow, given up when answers stay out.
+
+Promise P21 of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 

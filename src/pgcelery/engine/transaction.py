@@ -6,6 +6,8 @@ the lease meanwhile finds that its token is not current any more, and nothing it
 
 Nothing of the engine's is locked before that: heartbeats, cancelling and reclaiming go on while a
 body works. From then to the commit the server ends a session whose client falls silent.
+
+Promise P11 of docs/guarantees.md.
 """
 
 from __future__ import annotations

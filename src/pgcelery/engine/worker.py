@@ -3,6 +3,8 @@
 One thread does it all and waits in one place, `select`. Signals and other threads reach it by a
 pipe. Claiming follows the pool's capacity, so outcomes that cannot be written yet slow claiming
 down: nothing is buffered beyond what the pool holds.
+
+Promises P17, P20 of docs/guarantees.md.
 """
 
 from __future__ import annotations

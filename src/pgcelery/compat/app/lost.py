@@ -1,6 +1,8 @@
 """Ends that no body came to: lost processes, time limits, revocation, failed parents.
 
 Source: Celery 5.7, `celery.worker.request.Request`: on_failure, on_timeout, _announce_revoked.
+
+Promise P6 of docs/guarantees.md.
 """
 
 from __future__ import annotations

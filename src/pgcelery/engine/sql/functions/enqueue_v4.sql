@@ -10,6 +10,7 @@
 -- bit 128 that the job is the one its workflow is listed by; 256 and 512 that it should, or must, run
 -- where it is freed. lives: seconds from the release of a job with parents to its expiry, in place of a
 -- time. What joins a cancelled workflow is cancelled too, but the job that leads begins it anew.
+-- Promises P1, P2 of docs/guarantees.md.
 create function pgcelery.enqueue_v4(
     ids text[], queue_ids integer[], priorities smallint[], names text[], payloads bytea[],
     due_ats timestamptz[], delays double precision[], expiries timestamptz[],

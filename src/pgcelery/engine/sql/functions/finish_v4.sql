@@ -7,6 +7,7 @@
 -- not late and not repeated. Follow-ups join the workflow of the run that made them. Drops are jobs
 -- that wait, downstream of the run in its workflow: they are gone, as if never sent, before the follow-ups come;
 -- who waits for one that no follow-up brings back hears that it failed.
+-- Promise P7 of docs/guarantees.md.
 create function pgcelery.finish_v4(
     me integer, tokens bigint[], ids text[], states smallint[], results bytea[],
     ttls double precision[],

@@ -9,6 +9,7 @@
 --
 -- When nobody could do upkeep for a while, because the server was down or cut off from all, the others
 -- are on their way back too: they get another lease of upkeep's length before they are buried.
+-- Promises P5, P6, P10, P17, P23 of docs/guarantees.md.
 create function pgcelery.maintain_v2(
     me integer, lease_s double precision, prune_batch integer
 ) returns table (kind integer, job_id text, token bigint, queue_id integer, name text,

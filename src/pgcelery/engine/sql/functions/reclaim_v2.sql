@@ -1,6 +1,7 @@
 -- After a reconnect: runs that were claimed for this worker in an answer that never came. They did not
 -- begin, so they go back as they were; what they had of gates they must pass for again. What upkeep had
 -- given it to end (flag 32) did begin once: the next upkeep gives that to somebody again.
+-- Promise P10 of docs/guarantees.md.
 create function pgcelery.reclaim_v2(me integer, known bigint[]) returns integer[]
 language plpgsql
 set search_path = pg_catalog, pg_temp

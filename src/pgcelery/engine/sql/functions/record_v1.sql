@@ -9,6 +9,7 @@
 -- on by that: the life of its result, delays of follow-ups and of children, lives of children.
 --
 -- Rows returned: kind 2 late, 5 a waiter to tell (name = channel), 8 a queue that got work.
+-- Promise P11 of docs/guarantees.md.
 create function pgcelery.record_v1(
     run bigint, id text, result bytea, ttl_s double precision, hold_ms integer,
     f_tokens bigint[], f_ids text[], f_queue_ids integer[], f_priorities smallint[], f_names text[],

@@ -5,6 +5,7 @@
 -- end (record_v1): the delete waits for that if it is under way. Each row is a handful of statements:
 -- this is not the hot path.
 -- Rows returned: kind 2 late (name = reason), 8 a queue that got work.
+-- Promise P13 of docs/guarantees.md.
 create function pgcelery.reschedule_v2(
     me integer, tokens bigint[], ids text[], states smallint[], payloads bytea[],
     queue_ids integer[], priorities smallint[], due_ats timestamptz[], delays double precision[],

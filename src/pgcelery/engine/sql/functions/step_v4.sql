@@ -17,6 +17,7 @@
 -- runs were asked to end and their workers should hear of it.
 -- flags of a claim: 1 others wait for it, 2 it holds slots, 4 a parent did not complete, 8 cancelled,
 -- 16 expired, 2048 no slot was free for it, 4096 a newer one took its place.
+-- Promises P8, P12, P14, P15, P16 of docs/guarantees.md.
 create function pgcelery.step_v4(
     me integer, want integer, queue_ids integer[], late_ids integer[], late_s double precision[],
     own text, patience_s double precision,
