@@ -173,6 +173,15 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         if first is not None and second is not None:
             self._both(first, second, kept, False)
 
+    @precondition(lambda self: any(worker.runs for worker in self.workers))
+    @rule(number=st.integers(0, 2), pick=st.integers(0, 2), kind=st.sampled_from(["end", "record"]))
+    def one_run_twice_at_once(self, number: int, pick: int, kind: str) -> None:
+        """What fences a run off from itself must be seen by who waited for the first."""
+        intent = (number, pick) if kind == "end" else (number, pick, "ok")
+        first, second = self._intend(kind, intent), self._intend(kind, intent)
+        if first is not None and second is not None:
+            self._both(first, second, (True, True), False)
+
     @rule(number=st.integers(0, 2), second_first=st.booleans())
     def two_steps_at_once(self, number: int, second_first: bool) -> None:
         """Two workers end what they run, at the same time."""
