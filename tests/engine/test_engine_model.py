@@ -9,16 +9,22 @@ Promises P7, P8, P13, P23 of docs/guarantees.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
+import pgcelery.engine
 from tests.engine.model.database import Engine
 from tests.engine.model.machine import close
+from tests.engine.model.mutations import MUTATIONS, OF_GATES, Mutation, plain
 from tests.engine.model.running import run_sequences
 from tests.support.database import delete_rows
 
 pytestmark = pytest.mark.slow
+
+SQL = Path(pgcelery.engine.__file__).parent / "sql"
 
 
 @pytest.fixture
@@ -33,3 +39,31 @@ def engine(_migrated: tuple[str, list[str]]) -> Iterator[Engine]:
 def test_the_engine_agrees_with_the_model(engine: Engine) -> None:
     report = run_sequences(engine, seconds=float(os.environ.get("ENGINE_SECONDS", "0")))
     print(report)  # noqa: T201
+
+
+@pytest.fixture(scope="module")
+def called() -> dict[str, str]:
+    """Texts of the functions that the engine's statements come to, by name."""
+    outer = {"functions", "migrations"}
+    found: dict[str, str] = {}
+    ahead = _functions(path for path in SQL.rglob("*.sql") if path.parent.name not in outer)
+    while ahead:
+        name = ahead.pop()
+        path = SQL / "functions" / f"{name}.sql"
+        if name not in found:
+            found[name] = plain(path.read_text())
+            ahead |= _functions([path])
+    return found
+
+
+def _functions(paths: Iterable[Path]) -> set[str]:
+    texts = [plain(path.read_text()) for path in paths]
+    return {name for text in texts for name in re.findall(r"pgcelery\.(\w+_v\d+)\(", text)}
+
+
+@pytest.mark.parametrize("mutation", [*MUTATIONS, *OF_GATES], ids=lambda one: one.name)
+def test_what_is_broken_is_a_part_of_what_is_called(
+    called: dict[str, str], mutation: Mutation
+) -> None:
+    assert mutation.function in called
+    assert mutation.old in called[mutation.function]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from pgcelery.engine import (
     State,
     Transactions,
 )
+from pgcelery.engine.database import load
 from tests.support.commits import CommitProxy, Effects, fetch, insert
 from tests.support.jobs import new_job
 from tests.support.nodes import Claim, SimNode, connect, job_of
@@ -108,6 +110,29 @@ def test_a_run_that_lost_its_job_leaves_nothing(
     ((reason, state),) = fetch(effects.dsn, "select reason, state from pgcelery.late")
     assert (reason, state) == ("reassigned", State.AVAILABLE)
     assert state_of(client, new) is State.COMPLETED
+
+
+def test_of_two_transactions_of_one_run_the_second_is_refused(
+    client: Client, node: SimNode, transactions: Transactions, effects: Effects
+):
+    (job,) = claimed(client, node, new_job())
+    with (
+        transactions.begin(job.token) as first,
+        transactions.begin(job.token) as second,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        insert(first.connection, 1)
+        insert(second.connection, 2)
+        params = transactions.record_params(job, completed(job))
+        psycopg.RawCursor(first.connection).execute(load("runs/record", "pgcelery"), params)
+        waiting = thread.submit(second.record, job, completed(job))
+        blocked = "select cardinality(pg_blocking_pids(%s)) > 0"
+        pid = second.connection.info.backend_pid
+        wait_for(lambda: fetch(effects.dsn, blocked, [pid]) == [(True,)])
+        first.commit()
+        with pytest.raises(NotCurrent):
+            waiting.result(10)
+    assert effects.numbers() == [1]
 
 
 def test_nothing_is_locked_while_the_body_works(

@@ -25,6 +25,7 @@ from tests.engine.model.ops import (
     Purge,
     Put,
     Reclaim,
+    Record,
     Relay,
     Replay,
     Step,
@@ -38,7 +39,7 @@ _PICK = st.integers(0, 7)
 _HOW = st.sampled_from(
     ["ok", "ok", "ok", "ok", "fail", "follow", "shared", "replace", "beside", "drop"]
 )
-_BACK = st.sampled_from(["retry", "later", "change", "release", "counted"])
+_BACK = st.sampled_from(["retry", "later", "change", "release", "counted", "wait"])
 _TRAITS = st.fixed_dictionaries(
     {},
     optional={
@@ -76,10 +77,11 @@ INTENTS: dict[str, st.SearchStrategy[Any]] = {
         st.integers(0, 2), st.lists(st.tuples(_PICK, _BACK), min_size=1, max_size=2)
     ),
     "stale": st.tuples(
-        _PICK, _PICK, st.sampled_from(["ok", "fail", "retry", "release", "end", "same"])
+        _PICK, _PICK, st.sampled_from(["ok", "fail", "retry", "release", "end", "record", "same"])
     ),
     "relay": st.tuples(st.integers(0, 2), _PICK, st.booleans()),
     "end": st.tuples(st.integers(0, 2), _PICK),
+    "record": st.tuples(st.integers(0, 2), _PICK, _HOW),
     "beat": st.tuples(st.integers(0, 2)),
     "maintain": st.tuples(st.integers(0, 2)),
     "reclaim": st.tuples(st.integers(0, 2), st.integers(0, 2)),
@@ -93,7 +95,7 @@ INTENTS: dict[str, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 MEETING = (
     "enqueue", "repeat", "twice", "step", "step", "step", "again", "stale", "relay", "relay", "end",
-    "maintain", "maintain", "reclaim", "cancel", "cancel", "cancel_workflow",
+    "record", "maintain", "maintain", "reclaim", "cancel", "cancel", "cancel_workflow",
     "replay", "forget", "purge",
 )  # fmt: skip
 
@@ -291,7 +293,9 @@ class Intents:
             return retry._replace(payload=new, due=1, priority=1, queue=queue, expires=5)
         job = self.model.jobs.get(run.id)
         left = job is not None and run.delivery < job.plan.most  # else it would be ended
-        return Ending(run.id, run.token, State.AVAILABLE, counted=how == "counted" and left)
+        delay = 2 if how == "wait" else None
+        counted = how == "counted" and left
+        return Ending(run.id, run.token, State.AVAILABLE, delay=delay, counted=counted)
 
     def _stale(self, number: int, pick: int, how: str) -> Op | None:
         """An outcome that was sent before, or another one of that run."""
@@ -303,8 +307,9 @@ class Intents:
         if not sent:
             return None
         old = sent[-1 - pick % len(sent)]
-        if how == "end":
-            return End(worker, Ending(old.id, old.token, State.COMPLETED, "stale"))
+        if how in ("end", "record"):
+            other = Ending(old.id, old.token, State.COMPLETED, "stale")
+            return End(worker, other) if how == "end" else Record(worker, other)
         if how != "same":
             state = {
                 "ok": State.COMPLETED,
@@ -330,6 +335,16 @@ class Intents:
         if run is None or run.doomed:
             return None
         return End(worker, Ending(run.id, run.token, State.COMPLETED, f"ended {run.token}"))
+
+    def _record(self, number: int, pick: int, how: str) -> Op | None:
+        worker = self.workers[number]
+        run = self._run(worker, pick)
+        if run is None or run.doomed:
+            return None
+        ending = self._ending(run, how)
+        if ending.state is not State.COMPLETED:
+            ending = self._ending(run, "ok")
+        return Record(worker, ending)
 
     def _beat(self, number: int) -> Op:
         return Beat(self.workers[number])

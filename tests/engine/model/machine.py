@@ -25,6 +25,7 @@ from tests.engine.model.ops import (
 )
 from tests.engine.model.plans import DAY, UNIT_S, Ending, Plan
 from tests.engine.model.sessions import Pair, differences, settle
+from tests.engine.model.tables import Disagreement, demand
 from tests.support.clock import Clock
 
 
@@ -39,6 +40,7 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         super().__init__()
         shared = _shared(self.engine)
         self.one, self.pair, self.clock = shared
+        self.one.transaction("rollback")  # if a sequence was left in the middle of a call
         self.engine.empty(self.one.conn)
         self.model = Model()
         self.sound = False  # nothing has failed
@@ -171,6 +173,15 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         if first is not None and second is not None:
             self._both(first, second, kept, False)
 
+    @precondition(lambda self: any(worker.runs for worker in self.workers))
+    @rule(number=st.integers(0, 2), pick=st.integers(0, 2), kind=st.sampled_from(["end", "record"]))
+    def one_run_twice_at_once(self, number: int, pick: int, kind: str) -> None:
+        """What fences a run off from itself must be seen by who waited for the first."""
+        intent = (number, pick) if kind == "end" else (number, pick, "ok")
+        first, second = self._intend(kind, intent), self._intend(kind, intent)
+        if first is not None and second is not None:
+            self._both(first, second, (True, True), False)
+
     @rule(number=st.integers(0, 2), second_first=st.booleans())
     def two_steps_at_once(self, number: int, second_first: bool) -> None:
         """Two workers end what they run, at the same time."""
@@ -221,13 +232,13 @@ class EngineMachine(Intents, RuleBasedStateMachine):
 
     def _the_engine_is_as_the_model(self) -> None:
         engine, model = self.one.dump(self.model.now), self.model.dump()
-        assert engine == model, differences(engine, model)
+        demand(engine == model, differences(engine, model))
 
     def _what_has_ended_stays_so(self) -> None:
         now = {id: tuple(r) for id, r in self.model.results.items() if r.final}
         for id, old in self.ends.items():
             if id in now and id not in self.reopened:
-                assert now[id][:3] == old[:3], f"{id} had ended as {old}, now as {now[id]}"
+                demand(now[id][:3] == old[:3], f"{id} had ended as {old}, now as {now[id]}")
         self.ends, self.reopened = now, set()
 
     def _a_job_is_in_one_place(self) -> None:
@@ -235,26 +246,26 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         for id, job in model.jobs.items():
             at = (id in model.places) + (id in model.nodes)
             ended = id in model.results and model.results[id].final
-            assert at == (0 if ended or job.parked else 1), f"{id} is in {at} places"
-        assert set(model.places) <= set(model.jobs)
+            demand(at == (0 if ended or job.parked else 1), f"{id} is in {at} places")
+        demand(set(model.places) <= set(model.jobs), "a place is of no job")
         tokens = [place.token for place in model.places.values() if place.token]
-        assert len(tokens) == len(set(tokens))
+        demand(len(tokens) == len(set(tokens)), f"two runs have one token: {tokens}")
 
     def _nobody_waits_for_nothing(self) -> None:
         model = self.model
         for id, node in model.nodes.items():
             parents = [parent for parent, child in model.edges if child == id]
-            assert node.pending == len(parents) > 0, f"{id} waits for {node.pending} of {parents}"
+            right = node.pending == len(parents) > 0
+            demand(right, f"{id} waits for {node.pending} of {parents}")
             for parent in parents:
                 known = model.lives(parent) or parent in model.nodes or parent[:6] == "latch "
-                assert known, f"{id} waits for {parent}, which is not there"
+                demand(known, f"{id} waits for {parent}, which is not there")
 
     def _deliveries_are_bounded(self) -> None:
         for id, place in self.model.places.items():
             most = self.model.jobs[id].plan.most
-            assert place.deliveries <= most or place.lost, (
-                f"{id} was delivered {place.deliveries} times"
-            )
+            bounded = place.deliveries <= most or place.lost
+            demand(bounded, f"{id} was delivered {place.deliveries} times")
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -282,10 +293,9 @@ class EngineMachine(Intents, RuleBasedStateMachine):
             self._the_engine_is_as_the_model()
         else:
             left = [id for id in self.model.jobs if self.model.lives(id)]
-            raise AssertionError(f"{left} never ended")
+            raise Disagreement(f"{left} never ended")
         self._the_engine_is_as_the_model()
-        assert not self.model.places
-        assert not self.model.nodes
+        demand(not self.model.places and not self.model.nodes, "some wait at the end")
 
 
 _open: dict[str, tuple[Session, Pair, Clock]] = {}

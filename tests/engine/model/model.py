@@ -22,6 +22,7 @@ from tests.engine.model.tables import (
     Result,
     Seen,
     Tables,
+    demand,
 )
 
 
@@ -142,7 +143,7 @@ class Model(Tables):
             waiting = self._in_turn(i for i in self._at("ready") if self._queue(i) == queue)
             ready += waiting
         chosen = [id for id in ready if id in tokens] if seen else ready[:room]
-        assert len(chosen) <= room, "claimed more than it wanted"
+        demand(len(chosen) <= room, "claimed more than it wanted")
         for id in chosen[:room]:
             place = self.places[id]
             delivery = place.deliveries + 1
@@ -193,6 +194,15 @@ class Model(Tables):
         self.finish(place.worker, [ending._replace(state=State.COMPLETED)])
         return True
 
+    def record(self, ending: Ending) -> bool:
+        """What a run does that records its own end, which is undone if it is not current."""
+        place, old = self._current(ending), self.results.get(ending.id)
+        if place is None or (old and old.final):
+            return False
+        _, freed = self.finish(place.worker, [ending])
+        self.place(freed)
+        return True
+
     # -- runs that go back ------------------------------------------------------------------------
 
     def reschedule(self, me: int, endings: Sequence[Ending]) -> set[str]:
@@ -201,7 +211,9 @@ class Model(Tables):
         for ending in endings:
             place, job = self._current(ending), self.jobs.get(ending.id)
             if place is None:
-                if not (job and job.last_token == ending.token):
+                found = self.results.get(ending.id)
+                known = {job and job.last_token, found and found.token}
+                if ending.token not in known:
                     self.late.append(
                         (ending.id, ending.token, int(ending.state), "reassigned", self.now)
                     )
@@ -222,7 +234,8 @@ class Model(Tables):
             )
             if ending.expires is not None:
                 job.expires = self.now + ending.expires
-            job.due, job.last_token = (self.now + after if retry else None), ending.token
+            timed = retry or ending.delay is not None
+            job.due, job.last_token = (self.now + after if timed else None), ending.token
             back = place.deliveries if ending.counted else place.deliveries - 1
             self._put(ending.id, 0 if retry else back, bad=place.bad, lost=place.lost)
             if ending.result is not None:
@@ -264,13 +277,13 @@ class Model(Tables):
             returned = seen is None or seen.ready.get(id) == place.deliveries
             if not returned and id not in tokens:
                 continue  # somebody is just ending it, or has just begun it
-            if place.deliveries < self.jobs[id].plan.most:
+            plan, job, cancelled = self.jobs[id].plan, self.jobs[id], id in self.cancels
+            if place.deliveries < plan.most and not cancelled:
                 self.places[id] = Place("ready", place.deliveries, place.bad)
                 continue
-            plan, job = self.jobs[id].plan, self.jobs[id]
             token = tokens.get(id, 0)
             self.places[id] = place._replace(token=token, worker=me, lost=True)
-            flags = job.awaited * AWAITED | place.bad * BAD | LOST
+            flags = job.awaited * AWAITED | place.bad * BAD | LOST | cancelled * CANCELLED
             claim = Claim(
                 id, token, plan.queue, plan.payload, plan.priority, place.deliveries, flags, None
             )

@@ -27,6 +27,16 @@ MUTATIONS = [
         "reschedule: no fence", "reschedule_v2", "where r.token = o.token", "where r.job_id = o.id"
     ),
     Mutation("end: no fence", "end_v1", "where r.token = end_v1.run and", "where"),
+    Mutation("record: fence not locked", "record_v1", "record_v1.run for update", "record_v1.run"),
+    Mutation(
+        "record: children not told", "record_v1", "if f.parents is not null then", "if false then"
+    ),
+    Mutation(
+        "reschedule: the delay of what is given back",
+        "reschedule_v2",
+        "o.state = 4 or o.delay_s is not null",
+        "o.state = 4",
+    ),
     Mutation(
         "children: counted down twice",
         "free_v1",
@@ -79,6 +89,18 @@ MUTATIONS = [
     Mutation(
         "upkeep: forgets that a run is lost", "maintain_v2", "d.flags | 32 from", "d.flags from"
     ),
+    Mutation(
+        "upkeep: a wish to cancel ignored",
+        "maintain_v2",
+        "c.job_id is not null or g.delivery >=",
+        "g.delivery >=",
+    ),
+    Mutation(
+        "upkeep: does not say that a run is cancelled",
+        "maintain_v2",
+        "when d.cancelled then 8",
+        "when d.cancelled then 0",
+    ),
     Mutation("upkeep: takes runs of the living", "maintain_v2", "w.lease_until < now()", "true"),
     Mutation(
         "reclaim: counts a delivery",
@@ -99,16 +121,13 @@ MUTATIONS = [
     Mutation("cancel: no wish for what runs", "cancel_v1", "if ended then", "if true then"),
     Mutation(
         "relay: ignores a wish to cancel",
-        "relay_v1",
+        "relay_v2",
         "and not exists (select from pgcelery.cancels c where c.job_id in (r.job_id, e.child))",
         "",
     ),
-    Mutation("relay: ignores other parents", "relay_v1", "n.pending = 1 and", "true and"),
+    Mutation("relay: ignores other parents", "relay_v2", "n.pending = 1 and", "true and"),
     Mutation(
-        "replay: of what has not ended",
-        "replay_v1",
-        "where s.finished_at is null or j.id is null",
-        "where j.id is null",
+        "replay: of what has not ended", "replay_v1", "if refused is not null then", "if false then"
     ),
     Mutation("enqueue: again though it is there", "enqueue_v4", "where j.parked", "where true"),
     Mutation("enqueue: twice in one call", "enqueue_v4", "(twice is null or", "(true or"),
@@ -134,14 +153,19 @@ def broken(dsn: str, mutation: Mutation) -> Iterator[None]:
         ).fetchone()
         assert row is not None, f"there is no {mutation.function}"
         whole = row[0]
-        text = " ".join(line.partition("--")[0] for line in whole.splitlines())
-        text = " ".join(text.split()).replace('"pgcelery".', "pgcelery.")
+        text = plain(whole)
         assert mutation.old in text, f"{mutation.function} has no {mutation.old!r}"
         conn.execute(_pragma(text.replace(mutation.old, mutation.new)).encode())
         try:
             yield
         finally:
             conn.execute(whole.encode())
+
+
+def plain(text: str) -> str:
+    """Take comments out of a function's text, and make all blanks one."""
+    code = " ".join(line.partition("--")[0] for line in text.splitlines())
+    return " ".join(code.split()).replace('"pgcelery".', "pgcelery.")
 
 
 def _pragma(text: str) -> str:

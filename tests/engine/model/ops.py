@@ -13,7 +13,7 @@ from pgcelery.engine.territory import Territory
 from tests.engine.model.database import Session
 from tests.engine.model.model import Model
 from tests.engine.model.plans import LEASE, UPKEEP_LEASE, Claim, Ending, Plan
-from tests.engine.model.tables import Seen
+from tests.engine.model.tables import Seen, demand
 
 States = dict[str, int | None]  #: by id
 
@@ -46,7 +46,7 @@ class Worker:
 
 
 def _same(what: str, engine: Any, model: Any) -> None:
-    assert engine == model, f"{what}: the engine says {engine}, the model {model}"
+    demand(engine == model, f"{what}: the engine says {engine}, the model {model}")
 
 
 def _by_id(claims: Sequence[Claim]) -> list[Claim]:
@@ -181,6 +181,23 @@ class End(Op):
 
 
 @dataclass
+class Record(Op):
+    """A run's own transaction, which records that it completed."""
+
+    worker: Worker
+    ending: Ending
+
+    def run(self, session: Session) -> bool:
+        return session.record(self.ending)
+
+    def apply(self, model: Model, answer: bool, seen: Seen | None) -> None:
+        _same("recorded", answer, model.record(self.ending))
+
+    def done(self, answer: bool) -> None:
+        self.worker.ended([self.ending])
+
+
+@dataclass
 class Register(Op):
     worker: Worker
 
@@ -188,7 +205,7 @@ class Register(Op):
         return session.register(self.worker.name)
 
     def apply(self, model: Model, answer: int, seen: Seen | None) -> None:
-        assert answer not in model.workers
+        demand(answer not in model.workers, f"there was a worker {answer}")
         model.workers[answer] = model.now + LEASE
 
     def done(self, answer: int) -> None:

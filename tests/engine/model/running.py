@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import hypothesis
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.database import ExampleDatabase
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from tests.engine.model.database import Engine
 from tests.engine.model.machine import EngineMachine
@@ -14,16 +16,13 @@ EXAMPLES = 40  #: sequences of a run that is not timed
 STEPS = 50  #: rules of a sequence, at most
 
 
-def run_sequences(
-    engine: Engine, *, examples: int = EXAMPLES, seconds: float = 0, shrink: bool = True
-) -> str:
+def run_sequences(engine: Engine, *, examples: int = EXAMPLES, seconds: float = 0) -> str:
     """Run sequences of rules until one fails or there were enough; say what that came to.
 
     Args:
         engine: On a database of its own.
         examples: How many; always the same ones.
         seconds: How long, instead: as many, with other ones each time.
-        shrink: Look for the shortest sequence that fails.
     """
 
     class Machine(EngineMachine):
@@ -36,13 +35,11 @@ def run_sequences(
         run_state_machine_as_test(
             Machine,
             settings=settings(
+                _SETTINGS,
                 max_examples=examples,
                 stateful_step_count=STEPS,
-                deadline=None,
                 derandomize=not seconds,
                 database=None,
-                phases=list(Phase) if shrink else [Phase.generate],
-                suppress_health_check=list(HealthCheck),
                 print_blob=True,
             ),
         )
@@ -56,3 +53,33 @@ def run_sequences(
         f"{rounds * examples} sequences, {Machine.steps} rules in {took:.0f} s"
         f" ({per_s:.0f} a second); {pairs}"
     )
+
+
+def run_until_one_fails(
+    machine: type[RuleBasedStateMachine], kept: ExampleDatabase, *, examples: int, steps: int
+) -> None:
+    """Run sequences, always the same ones; keep the one that fails as it is."""
+    hypothesis.seed(0)(machine)
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            _SETTINGS,
+            max_examples=examples,
+            stateful_step_count=steps,
+            database=kept,
+            phases=[Phase.generate],
+        ),
+    )
+
+
+def run_again(machine: type[RuleBasedStateMachine], kept: ExampleDatabase, *, steps: int) -> None:
+    """Run the sequence that was kept, and no other."""
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            _SETTINGS, stateful_step_count=steps, database=kept, phases=[Phase.reuse]
+        ),
+    )
+
+
+_SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))

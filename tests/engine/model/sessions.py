@@ -19,7 +19,7 @@ import psycopg
 from tests.engine.model.database import Session
 from tests.engine.model.model import Model
 from tests.engine.model.ops import CancelWorkflow, Op, Replay
-from tests.engine.model.tables import Seen
+from tests.engine.model.tables import Disagreement, Seen, demand
 
 _POLL_S = 0.0005
 
@@ -67,7 +67,8 @@ class Pair:
         begun: list[Future[Any]],
     ) -> list[Done]:
         first = self._call(self.one, ops[0])
-        assert first is not None  # it is alone as yet
+        if first is None:  # it is alone as yet
+            raise Disagreement(f"refused: {ops[0]}")
         waiting: Future[tuple[Any, Seen] | None] = self._thread.submit(self._call, self.two, ops[1])
         begun.append(waiting)
         blocked = self._is_blocked(waiting)
@@ -86,7 +87,8 @@ class Pair:
             done.reverse()
         if second is None:  # refused: once more, alone
             again = self._call(self.two, ops[1])
-            assert again is not None, f"refused twice: {ops[1]}"
+            if again is None:
+                raise Disagreement(f"refused twice: {ops[1]}")
             self._end(self.two, True, again)
             done.append(Done(ops[1], *again, True))
         return [one for one in done if one.kept]
@@ -120,7 +122,7 @@ def settle(model: Model, done: list[Done], dump: Callable[[], dict[str, Any]]) -
     """Find the order in which the model comes to what the engine came to.
 
     Raises:
-        AssertionError: There is none; what it says is of the order of the commits.
+        Disagreement: There is none; what it says is of the order of the commits.
     """
     engine = dump()
     problems: list[str] = []
@@ -130,13 +132,13 @@ def settle(model: Model, done: list[Done], dump: Callable[[], dict[str, Any]]) -
             for one in order:
                 one.op.apply(said, one.answer, one.seen)
             forgive(said, engine, done)
-            assert engine == said.dump(), differences(engine, said.dump())
-        except AssertionError as exc:
+            demand(engine == said.dump(), differences(engine, said.dump()))
+        except Disagreement as exc:
             problems.append(str(exc))
         else:
             return said
     both = " and ".join(type(one.op).__name__ for one in done)
-    raise AssertionError(f"{both} at once: {problems[0]}; the other way round: {problems[-1]}")
+    raise Disagreement(f"{both} at once: {problems[0]}; the other way round: {problems[-1]}")
 
 
 def forgive(model: Model, engine: dict[str, Any], done: list[Done]) -> None:

@@ -11,6 +11,21 @@ from typing import Any, NamedTuple
 
 from tests.engine.model.plans import Plan
 
+
+class Disagreement(AssertionError):
+    """The engine did what its model does not, or what must hold does not."""
+
+
+def demand(holds: object, said: str) -> None:
+    """Check what the engine came to.
+
+    Raises:
+        Disagreement: It is not so.
+    """
+    if not holds:
+        raise Disagreement(said)
+
+
 AWAITED, BAD, CANCELLED, EXPIRED, LOST = 1, 4, 8, 16, 32
 
 

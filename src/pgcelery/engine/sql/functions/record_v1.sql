@@ -1,7 +1,7 @@
 -- Record, in the transaction that holds what a run did, that it completed: what step_v4 does with an
 -- outcome, by finish_v4, free_v1 and place_v2, but that it claims nothing and lets nobody through
--- gates: it leaves word for the next step. The delete of the running row is the fence, and the first
--- lock that this takes on the engine's rows; between it and the commit the client may be silent for
+-- gates: it leaves word for the next step. The lock of the running row is the fence, and but for lines
+-- the first that this takes on the engine's rows; between it and the commit the client may be silent for
 -- hold_ms, after which the server ends the session and with it the lock. Row 2: the token is not
 -- current any more, and the caller has to roll back.
 --
@@ -53,6 +53,12 @@ begin
     end if;
     if began.flags & 2 = 2 then
         perform pgcelery.lock_lines_v1(pgcelery.gates_of_v1(array[record_v1.id]));
+    end if;
+    -- Before finish_v4, to which the same end recorded twice at once looks like a repeat.
+    perform from pgcelery.running r where r.token = record_v1.run for update;
+    if not found then
+        return query select 2, record_v1.id, null::integer, 'reassigned'::text;
+        return;
     end if;
 
     took := clock_timestamp() - now();
