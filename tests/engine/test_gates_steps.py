@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, Gate, NewJob, Outcome, State
+from pgcelery.engine import Client, Gate, NewJob, Outcome, State, placement
 from tests.support.jobs import new_job
 from tests.support.nodes import Claim, SimNode, connect
 from tests.support.wait import wait_for
@@ -354,9 +354,10 @@ def test_a_rate_can_be_changed_at_run_time(
 
 
 def test_a_job_of_a_place_that_nobody_serves_goes_to_others_in_time(client: Client, node: SimNode):
-    job = gated(HOURLY, placement="soft")
+    soft = placement.encode({}, [("zone", "eu", 1)])
+    job = gated(HOURLY, placement=soft)
     client.enqueue([job])
-    place = client.intern_places([("q", "soft")])["q", "soft"]
+    place = client.intern_places([("q", soft)])["q", soft]
     node.territory.late[place] = 0.1
     node.step(0)
     wait_for(lambda: ids(settled(node)) == [job.id], 5)

@@ -139,8 +139,9 @@ class Schedules:
             slot = Slot(self._client, conn, key, Standing(row[0], row[1]), row[2])
             yield slot
         failpoint("schedule.committed")
-        with suppress(DatabaseUnavailable):  # workers look by themselves, only later
-            self._wake(slot.queues)
+        if not self._client.config.notify_inside:  # else the commit has told them
+            with suppress(DatabaseUnavailable):  # workers look by themselves, only later
+                self._wake(slot.queues)
 
     def _wake(self, queues: set[str]) -> None:
         schema = self._client.config.schema
