@@ -70,6 +70,7 @@ class Node(Session):
         message: Callable[[bytes, str | None], None],
         beaten: Callable[[], None],
         held: Callable[[], Iterable[int]],
+        free_at: Callable[[], float] = lambda: inf,
     ) -> None:
         super().__init__(config)
         self.name = name
@@ -93,7 +94,7 @@ class Node(Session):
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
         now = time.monotonic()
-        self._appetite = Appetite(config, now)
+        self._appetite = Appetite(config, now, free_at)
         self._beat_at = self._maintain_at = now
         self.lease = Lease(config.lease_s, now)
         self._prune_batch = config.prune_batch
@@ -301,10 +302,12 @@ class Node(Session):
         )
         if not flush and not self._errand and not (want > 0 and self._appetite.next(now) <= now):
             return
+        if not self._errand and self._appetite.held_until(now, want) > now:
+            return
         params = self._built(ended_params, tray.take(self.config.max_batch), tray)
         if params is None:
             return
-        self._appetite.asked = want
+        self._appetite.ask(now, want)
         self._errand = False
         self._turn += 1  # each queue is asked first in its turn
         self._send(
@@ -355,7 +358,7 @@ class Node(Session):
             if self.ended.waiting:
                 due.append((self.ended.since or now) + _LINGER_S)
             if want > 0:
-                due.append(self._appetite.next(now))
+                due.append(max(self._appetite.next(now), self._appetite.held_until(now, want)))
         return max(0.0, max(min(due), self._quiet_until) - now)
 
     def _not_maintained(self, state: str) -> None:

@@ -84,6 +84,7 @@ class Worker:
             message=self._message,
             beaten=on_beat or (lambda: None),
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
+            free_at=lambda: self.pool.free_at(),
         )
         self._tokens: dict[str, int] = {}  # job id -> token of what is in the pool
         self._fenced = Fence(config, handler)

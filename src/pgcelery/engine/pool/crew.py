@@ -207,6 +207,8 @@ class Crew:
 
     def _end(self, child: ChildProcess, kind: bytes, body: bytes, took_ns: int, now: float) -> None:
         """Take the end of a child's first job."""
+        if len(child.entries) == 1:
+            self._feed.pace.note_way(now - child.head_since - took_ns / 1e9)
         entry = child.next_done(now)
         self._feed.pace.note(entry.job.name, took_ns / 1e9)
         if kind == wire.OUTCOME:
