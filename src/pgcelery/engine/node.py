@@ -372,13 +372,13 @@ class Node(Session):
         now = time.monotonic()
         decoded = [wide_row(cells) for cells in rows]
         ended = self.ended.answered()
-        self._account(ended, decoded)
-        claims = sorted(
-            (row for row in decoded if row.kind is Kind.CLAIM), key=lambda row: row.token or 0
-        )
-        due_ms = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
+        claims = [row for row in decoded if row.kind is Kind.CLAIM]
+        claims.sort(key=lambda row: row.token or 0)
+        news = [row for row in decoded if row.kind is not Kind.CLAIM]
+        self._account(ended, news)
+        due_ms = [row.token or 0 for row in news if row.kind is Kind.NEXT_DUE]
         self._appetite.fed(now, len(claims), due_ms)
-        self.spread(decoded, satisfied=len(claims) < self._appetite.asked, now=now)
+        self.spread(news, satisfied=len(claims) < self._appetite.asked, now=now)
         if claims:
             outcomes = {outcome.id: outcome for outcome in ended}
             self._take(claims, outcomes)

@@ -350,8 +350,7 @@ class Worker:
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
-            queues = ((number, name) for name, number in node.territory.queues.items())
-            self.pool.allow(Terms(node.worker_id, tuple(queues)))
+            self.pool.allow(Terms(node.worker_id, node.territory.served))
         else:
             self.pool.allow(None)
 
@@ -370,7 +369,9 @@ class Worker:
         jobs = []
         for job, row in claims:
             flags = row.flags or 0
-            if flags & Flag.CANCELLED:
+            if not flags:
+                jobs.append(job)
+            elif flags & Flag.CANCELLED:
                 self._lose(job, Lost("cancelled", "cancelled"), now)
             elif job.lost:
                 self._lose(job, Lost("worker_lost", row.silence, row.pid), now)
