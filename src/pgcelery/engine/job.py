@@ -350,7 +350,7 @@ def load_outcome(data: bytes) -> Outcome:
 
 def _flat_job(job: NewJob) -> list[Any]:
     row: list[Any] = [_flat_time(value) for value in job]
-    row[_GATES] = [tuple(gate) for gate in job.gates]
+    row[_GATES] = [tuple(gate._replace(strategy=int(gate.strategy))) for gate in job.gates]
     row[_UNIQUE] = None if job.unique is None else tuple(job.unique)
     return row
 
