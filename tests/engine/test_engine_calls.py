@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgcelery.engine import Client, Outcome, State
-from pgcelery.engine.arrays import BigintArray, IntegerArray
+from pgcelery.engine.arrays import BigintArray, IntegerArray, TextArray
 from tests.support.clock import Clock
 from tests.support.jobs import new_job
 from tests.support.nodes import Claim, SimNode, call, connect
@@ -154,7 +154,7 @@ def test_what_waits_for_one_more_than_it_was_sent_with_is_not_fed(
     assert node.finish(runs["more"], state=State.FAILED, want=5).claims == []
     ((spare,),) = call(conn, "reserve", [])
     queues = IntegerArray.of(list(client.intern(["q"]).values()))
-    params = [node.id, runs["a"].token, "a", b"", None, spare, queues, 1.0]
+    params = [node.id, runs["a"].token, "a", b"", None, spare, queues, 1.0, TextArray.of([])]
     assert call(conn, "relay", params)[0][0] is None
     (claim,) = node.finish(runs["a"], want=5).claims
     assert (claim.job_id, claim.flags & 4) == ("b", 4)

@@ -8,7 +8,6 @@ was not answered for: tokens make that safe.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import random
 import socket
@@ -47,8 +46,6 @@ from pgcelery.engine.statements import (
 from pgcelery.engine.territory import OWN, Territory
 from pgcelery.engine.withholding import Withholding
 
-logger = logging.getLogger(__name__)
-
 _LINGER_S = 0.002  # outcomes wait this long for company while other jobs run
 _LEAST_PRUNED = 50  # results deleted in one round of upkeep, when more take too long
 _CANCELLED = "57014"
@@ -72,6 +69,7 @@ class Node(Session):
         message: Callable[[bytes, str | None], None],
         beaten: Callable[[], None],
         held: Callable[[], Iterable[int]],
+        free_at: Callable[[], float] = lambda: inf,
     ) -> None:
         super().__init__(config)
         self.name = name
@@ -103,7 +101,7 @@ class Node(Session):
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
         now = time.monotonic()
-        self._appetite = Appetite(config, now)
+        self._appetite = Appetite(config, now, free_at)
         self._beat_at = self._maintain_at = now
         self.lease = Lease(config.lease_s, now)
         self._prune_batch = config.prune_batch
@@ -304,10 +302,9 @@ class Node(Session):
         self._send("unclaim", self._sql.unclaim, [BigintArray.of(sorted(claims))], gone)
 
     def _step(self, now: float, want: int, busy: bool) -> None:
-        if self.link.state is not LinkState.OPEN or self.worker_id is None:
+        if not self.ready or self._flying & {"step", "draw"}:
             return
-        if self._flying & {"step", "draw"}:
-            return
+        assert self.worker_id is not None
         want -= self.withholding.draw(self.worker_id, now, want)
         tray = self.ended
         flush = bool(tray.waiting) and (
@@ -317,10 +314,12 @@ class Node(Session):
         )
         if not flush and not self._errand and not (want > 0 and self._appetite.next(now) <= now):
             return
+        if not self._errand and self._appetite.held_until(now, want) > now:
+            return
         params = self._built(ended_params, tray.take(self.config.max_batch), tray)
         if params is None:
             return
-        self._appetite.asked = want
+        self._appetite.ask(now, want)
         self._errand = False
         self._turn += 1  # each queue is asked first in its turn
         self._send(
@@ -349,7 +348,7 @@ class Node(Session):
         except DatabaseUnavailable:
             tray.take_back(time.monotonic())
         except EngineError:
-            logger.exception("an outcome cannot be stored", extra={"action": "node.unfit"})
+            notices.unfit()
             tray.isolate(time.monotonic())
         return None
 
@@ -371,7 +370,7 @@ class Node(Session):
             if self.ended.waiting:
                 due.append((self.ended.since or now) + _LINGER_S)
             if want > 0:
-                due += [self._appetite.next(now), self.withholding.throttle.draw_at(now)]
+                due += [self._appetite.due(now, want), self.withholding.throttle.draw_at(now)]
         return max(0.0, max(min(due), self._quiet_until) - now)
 
     def _not_maintained(self, state: str) -> None:
@@ -385,13 +384,13 @@ class Node(Session):
         now = time.monotonic()
         decoded = [wide_row(cells) for cells in rows]
         ended = self.ended.answered()
-        self._account(ended, decoded)
-        claims = sorted(
-            (row for row in decoded if row.kind is Kind.CLAIM), key=lambda row: row.token or 0
-        )
-        due_ms = [row.token or 0 for row in decoded if row.kind is Kind.NEXT_DUE]
+        claims = [row for row in decoded if row.kind is Kind.CLAIM]
+        claims.sort(key=lambda row: row.token or 0)
+        news = [row for row in decoded if row.kind is not Kind.CLAIM]
+        self._account(ended, news)
+        due_ms = [row.token or 0 for row in news if row.kind is Kind.NEXT_DUE]
         self._appetite.fed(now, len(claims), due_ms)
-        self.spread(decoded, satisfied=len(claims) < self._appetite.asked, now=now)
+        self.spread(news, satisfied=len(claims) < self._appetite.asked, now=now)
         if claims:
             outcomes = {outcome.id: outcome for outcome in ended}
             self._take(claims, outcomes)

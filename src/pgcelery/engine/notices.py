@@ -40,3 +40,8 @@ def reaped(row: Row) -> None:
         row.delivery,
         extra={"action": "upkeep.reaped"},
     )
+
+
+def unfit() -> None:
+    """Say that an outcome could not be made ready for the database; within its ``except``."""
+    logger.exception("an outcome cannot be stored", extra={"action": "node.unfit"})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pgcelery.engine.arrays import (
+    Array,
     BigintArray,
     BooleanArray,
     ByteaArray,
@@ -18,15 +19,16 @@ from pgcelery.engine.arrays import (
 from pgcelery.engine.columns import QueueKey, follow_ups, no_follow_ups
 from pgcelery.engine.job import Outcome, State
 
+_NO_FOLLOW_UPS = no_follow_ups()
+_NO_DROPS = [BigintArray.of([]), TextArray.of([])]
 _NONE_ENDED = [
     BigintArray.of([]),
     TextArray.of([]),
     SmallintArray.of([]),
     ByteaArray.of([]),
     DoubleArray.of([]),
-    *no_follow_ups(),
-    BigintArray.of([]),
-    TextArray.of([]),
+    *_NO_FOLLOW_UPS,
+    *_NO_DROPS,
 ]
 
 
@@ -130,10 +132,13 @@ def ended_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> 
         SmallintArray.of([outcome.state for outcome in outcomes]),
         ByteaArray.of([outcome.result for outcome in outcomes]),
         DoubleArray.of([outcome.ttl_s for outcome in outcomes]),
-        *(follow_ups(pairs, intern) if pairs else no_follow_ups()),
-        BigintArray.of([token for token, _ in drops]),
-        TextArray.of([id for _, id in drops]),
+        *(follow_ups(pairs, intern) if pairs else _NO_FOLLOW_UPS),
+        *(_drops(drops) if drops else _NO_DROPS),
     ]
+
+
+def _drops(drops: list[tuple[int, str]]) -> list[Array]:
+    return [BigintArray.of([token for token, _ in drops]), TextArray.of([id for _, id in drops])]
 
 
 def again_params(outcomes: list[Outcome], intern: Callable[[QueueKey], int]) -> list[Any]:

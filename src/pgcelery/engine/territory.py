@@ -21,6 +21,7 @@ class Territory:
     Attributes:
         labels: What the node says of itself; `OWN` is among them.
         queues: Id of each queue that is served, by name.
+        served: The same as (id, name).
         places: Ids of those that this node suits as well as any.
         late: Seconds after which it may claim from places that others would suit better, by id.
         throttled: Names of jobs that rates keep waiting, by the place where they are.
@@ -30,6 +31,7 @@ class Territory:
     def __init__(self, labels: Mapping[str, str], grace_s: float) -> None:
         self.labels = dict(labels)
         self.queues: dict[str, int] = {}
+        self.served: tuple[tuple[int, str], ...] = ()
         self.places: list[int] = []
         self.late: dict[int, float] = {}
         self.throttled: dict[int, str] = {}
@@ -119,7 +121,8 @@ class Territory:
         return (self.places, self.late) != before
 
     def _draw(self) -> None:
-        self._names = {number: name for name, number in self.queues.items()}
+        self.served = tuple((number, name) for name, number in self.queues.items())
+        self._names = dict(self.served)
         self.places, self.late = [], {}
         for place, queue, wants, plain in self._known:
             if plain is not None:

@@ -88,6 +88,7 @@ class Worker:
             message=self._message,
             beaten=on_beat or (lambda: None),
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
+            free_at=lambda: self.pool.free_at(),
         )
         self._throttle = self._node.withholding.throttle
         self._throttle.set_rates(rates or {})
@@ -336,8 +337,7 @@ class Worker:
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
-            queues = ((number, name) for name, number in node.territory.queues.items())
-            self.pool.allow(Terms(node.worker_id, tuple(queues), self._throttle.names))
+            self.pool.allow(Terms(node.worker_id, node.territory.served, self._throttle.names))
         else:
             self.pool.allow(None)
 

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from functools import cached_property
 from types import GenericAlias
 from typing import (
@@ -413,7 +413,7 @@ class Celery(Parts, Brokerage):
 
     def now(self) -> datetime:
         """Give the time, in the app's zone."""
-        return datetime.now(UTC).astimezone(self.timezone)
+        return datetime.now(self.timezone)
 
     @cached_property
     def timezone(self) -> tzinfo:

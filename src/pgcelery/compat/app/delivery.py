@@ -94,7 +94,7 @@ class Delivery:
                 self.handler.accept,
                 message.headers.get("compression"),
             )
-            if not isinstance(args, (list, tuple)) or not isinstance(kwargs, Mapping):
+            if not isinstance(args, (list, tuple)) or not isinstance(kwargs, (dict, Mapping)):
                 raise TypeError("arguments are no list, or keyword arguments no mapping")
             request.update(args=args, kwargs=kwargs, **_embedded(embed or {}))
         except ContentDisallowed as exc:

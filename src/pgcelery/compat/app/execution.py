@@ -14,6 +14,7 @@ from kombu.exceptions import EncodeError
 
 from pgcelery.compat import states
 from pgcelery.compat.app import running as runs
+from pgcelery.compat.app.notes import Note
 from pgcelery.compat.app.running import Running
 from pgcelery.compat.message import decode, encode
 from pgcelery.engine import Job, NewJob, Outcome, State
@@ -105,7 +106,9 @@ def follow(request: Any, call: Any, *args: Any, **options: Any) -> None:
         running.follow_ups.extend(job._replace(again=True) for job in jobs)
 
 
-def verdict(job: Job, running: Running, backend: Any, request: Any) -> Outcome:
+def verdict(
+    job: Job, running: Running, backend: Any, request: Any, note: Note | None = None
+) -> Outcome:
     """Make the outcome of a run that has ended by itself.
 
     A retry or a replacement that was asked for counts more than what the body returned or raised.
@@ -115,23 +118,25 @@ def verdict(job: Job, running: Running, backend: Any, request: Any) -> Outcome:
         running: What was gathered while it ran.
         backend: The task's result backend.
         request: Gives the task's `Context`.
+        note: Goes with the outcome.
     """
     if running.again is not None:
         again = running.again
         if running.retry is None and (job.gated or again.gates or again.placement):
             # It has limits of its own, and a place: another job, then, that goes on with the id.
             after = (again._replace(id=job.id, again=True, unique=None),)
-            return Outcome(job.id, job.token, State.WAITING, follow_ups=after)
+            return Outcome(job.id, job.token, State.WAITING, note=note, follow_ups=after)
         if running.retry is None:
-            return _run_again(job, again, None)
+            return _run_again(job, again, None, note)
         state, meta = running.record or (states.PENDING, None)
         if state != states.RETRY:
             exc = running.retry.exc
             meta = encode_failure(backend, request(), states.RETRY, exc, None)
-        return _run_again(job, again, meta)
+        return _run_again(job, again, meta, note)
     if running.replaced:
         # The job stays, without a run, until one of the follow-ups comes to its id again.
-        return Outcome(job.id, job.token, State.WAITING, follow_ups=tuple(running.follow_ups))
+        followed = tuple(running.follow_ups)
+        return Outcome(job.id, job.token, State.WAITING, note=note, follow_ups=followed)
     state, meta = running.record or (states.IGNORED, None)
     return Outcome(
         job.id,
@@ -139,6 +144,7 @@ def verdict(job: Job, running: Running, backend: Any, request: Any) -> Outcome:
         _ENDS.get(state, State.COMPLETED),
         result=meta,
         ttl_s=None if meta is None else backend.ttl_s(state),
+        note=note,
         drops=tuple(running.drops),
         # Others may wait for ids that come back.
         follow_ups=tuple(job._replace(awaited=True) for job in running.follow_ups)
@@ -147,7 +153,7 @@ def verdict(job: Job, running: Running, backend: Any, request: Any) -> Outcome:
     )
 
 
-def _run_again(job: Job, again: NewJob, meta: bytes | None) -> Outcome:
+def _run_again(job: Job, again: NewJob, meta: bytes | None, note: Note | None) -> Outcome:
     waits = again.delay_s is not None or again.due_at is not None
     return Outcome(
         job.id,
@@ -160,6 +166,7 @@ def _run_again(job: Job, again: NewJob, meta: bytes | None) -> Outcome:
         due_at=again.due_at,
         delay_s=again.delay_s,
         expires_at=again.expires_at,
+        note=note,
     )
 
 

@@ -212,8 +212,8 @@ class TaskRun:
         ):
             # A bare `raise Retry()`: nothing was sent that would ever run again.
             return lost.failure(delivery, info.retval), False
-        outcome = verdict(job, running, task.backend, lambda: delivery.context)
-        return outcome._replace(note=notes.of(ret)), info is None
+        outcome = verdict(job, running, task.backend, lambda: delivery.context, notes.of(ret))
+        return outcome, info is None
 
     def _rejected(self, delivery: Delivery, exc: Any) -> Outcome:
         """A late-acknowledged task can go back; an early one was acknowledged before it began."""

@@ -79,7 +79,7 @@ class Setting:
         app = owner._app
         if app is None:
             return None
-        value = getattr(app.conf, self.setting)
+        value = app.conf[self.setting]
         if value is None and self.name in _ACK_FALLBACK:
             either = (owner if task is None else task).acks_on_failure_or_timeout
             return True if either is None else either

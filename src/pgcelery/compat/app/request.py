@@ -77,8 +77,9 @@ class Context:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.update(*args, **kwargs)
         if self.headers is None:
-            own = {k: v for k, v in self.__dict__.items() if k not in _NOT_OWN}
-            self.headers = own or None
+            fields = self.__dict__
+            none = _NOT_OWN.issuperset(fields)  # mostly
+            self.headers = None if none else {k: fields[k] for k in fields if k not in _NOT_OWN}
 
     if TYPE_CHECKING:
 

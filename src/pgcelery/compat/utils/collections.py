@@ -126,7 +126,8 @@ class LimitedSet:
             raise ValueError("minlen must be a positive number, less or equal to maxlen.")
         if self.expires < 0:
             raise ValueError("expires cannot be negative!")
-        self._data: dict[Any, float] = {}
+        # Not a dict: finding the first of one takes the longer the more were taken from its front.
+        self._data: _OrderedDict[Any, float] = _OrderedDict()
         if data:
             self.update(data)
 
@@ -146,7 +147,7 @@ class LimitedSet:
         for key, stamp in pairs:
             stamp = now if stamp is None else stamp
             self._data[key] = max(stamp, self._data.get(key, stamp))
-        self._data = dict(sorted(self._data.items(), key=lambda pair: pair[1]))
+        self._data = _OrderedDict(sorted(self._data.items(), key=lambda pair: pair[1]))
         self.purge()
 
     def discard(self, item: Any) -> None:
@@ -181,7 +182,7 @@ class LimitedSet:
         return dict(self._data)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LimitedSet) and self._data == other._data
+        return isinstance(other, LimitedSet) and dict(self._data) == dict(other._data)
 
     __hash__ = None  # type: ignore[assignment]
 

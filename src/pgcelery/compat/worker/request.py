@@ -62,6 +62,8 @@ class Request:
         self.app = app
         self.hostname = hostname
         self.job = job
+        if job is not None:
+            self.type = job.name
         if message is not None:
             self.message = message
         if task is not None:
@@ -91,8 +93,6 @@ class Request:
     @cached_property
     def type(self) -> str:
         """Registered name of the task."""
-        if self.job is not None:
-            return self.job.name
         return str(self.request_dict.get("task") or "")
 
     @property

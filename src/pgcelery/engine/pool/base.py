@@ -87,6 +87,10 @@ class Pool(Protocol):
         """Count the jobs it would take now; more than the free slots when jobs are short."""
         ...
 
+    def free_at(self) -> float:
+        """Give the monotonic time by which another slot is likely to be free; infinity if none."""
+        ...
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs, in order; more than `capacity` wait inside."""
         ...
@@ -170,6 +174,7 @@ class Pace:
         self.window_s = window_s
         self._means: dict[str, float] = {}
         self._recent: float | None = None
+        self._way_s = 0.0
 
     def note(self, name: str, run_s: float) -> None:
         """Learn from one run."""
@@ -179,6 +184,15 @@ class Pace:
         self._means[name] = run_s if mean is None else mean + (run_s - mean) * self.WEIGHT
         recent = self._recent
         self._recent = run_s if recent is None else recent + (run_s - recent) * self.WEIGHT
+
+    def note_way(self, way_s: float) -> None:
+        """Learn what a job that was alone in its process took besides its run."""
+        self._way_s += (max(0.0, way_s) - self._way_s) * self.WEIGHT
+
+    def likely(self, name: str) -> float | None:
+        """Give the seconds after which a job of a fast name that runs alone has mostly ended."""
+        fast_s = self.fast(name)
+        return None if fast_s is None else 2 * (fast_s + self._way_s)
 
     def fast(self, name: str) -> float | None:
         """Give the mean of a fast name in seconds; None for a slow or unknown one."""

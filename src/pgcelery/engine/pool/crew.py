@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _BLIND_S = 0.05  #: between two looks at a child that has no pidfd
 _MAX_BACKOFF_S = 30.0  #: between two forks while children fail at their start
+_ENDS = frozenset((wire.OUTCOME, wire.FAULT, wire.UNSURE, wire.WENT_ON))
 
 # A child inherits the descriptors of every crew of its process, and must close them all.
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
@@ -191,7 +192,7 @@ class Crew:
     def _heed(
         self, child: ChildProcess, kind: bytes, body: bytes, took_ns: int, now: float
     ) -> None:
-        if kind in (wire.OUTCOME, wire.FAULT, wire.UNSURE, wire.WENT_ON):
+        if kind in _ENDS:
             self._end(child, kind, body, took_ns, now)
         elif kind == wire.STARTED:
             child.limit(*wire.LIMITS.unpack(body))
@@ -207,6 +208,8 @@ class Crew:
 
     def _end(self, child: ChildProcess, kind: bytes, body: bytes, took_ns: int, now: float) -> None:
         """Take the end of a child's first job."""
+        if len(child.entries) == 1:
+            self._feed.pace.note_way(now - child.head_since - took_ns / 1e9)
         entry = child.next_done(now)
         self._feed.pace.note(entry.job.name, took_ns / 1e9)
         if kind == wire.OUTCOME:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from math import ceil
+from math import ceil, inf
 
 from pgcelery.engine.job import Job
 from pgcelery.engine.pool.base import Pace
@@ -39,6 +39,21 @@ class Feed:
         depth = self.pace.depth(self._most)
         room = sum(max(0, min(self._room(c, now), depth - len(c.entries))) for c in children)
         return max(0, room - len(self.backlog))
+
+    def free_at(self, children: Sequence[ChildProcess], now: float) -> float:
+        """Give the time by which the next of the children that hold one job is likely to be free.
+
+        Infinity if children hold more than one, or if it is not known how long any will take.
+        """
+        if self.pace.depth(self._most) > 1:
+            return inf
+        ends = [
+            child.head_since + likely_s
+            for child in children
+            if len(child.entries) == 1
+            and (likely_s := self.pace.likely(child.entries[0].job.name)) is not None
+        ]
+        return min((end for end in ends if end > now), default=inf)
 
     def take_back(self, entries: Sequence[Entry]) -> None:
         """Put recalled jobs before those that were never sent."""

@@ -15,6 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import NamedTuple
 
 from pgcelery.engine.config import EngineConfig
@@ -84,6 +85,10 @@ class LocalPool:
         most = (self._prefetch - 1) * self.size if self._prefetch else _AHEAD
         depth = self._pace.depth(_AHEAD)
         return max(0, self.size + (min(most, depth) if depth > 1 else 0) - self._inside)
+
+    def free_at(self) -> float:
+        """Expect nothing: threads are not told apart."""
+        return inf
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue jobs."""

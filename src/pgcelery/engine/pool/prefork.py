@@ -116,6 +116,10 @@ class PreforkPool:
         """Count the jobs that children would take now, if those are like the recent ones."""
         return self._feed.capacity(self._crew.children, time.monotonic())
 
+    def free_at(self) -> float:
+        """Give the monotonic time by which another child is likely to be idle."""
+        return self._feed.free_at(self._crew.children, time.monotonic())
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs; those that no child has room for wait in the parent."""
         now = time.monotonic()
