@@ -8,13 +8,14 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, DatabaseUnavailable, State, failpoint
+from pgcelery.engine import Client, DatabaseUnavailable, NewJob, State, failpoint
 from tests.faults import failing
 from tests.faults.failing import Forked, job
 from tests.support.process import PGCELERY, Process
@@ -27,14 +28,19 @@ PRODUCERS = {"enqueue": failing.enqueue, "latch": failing.grow, "schedule": fail
 OF_WORKERS = [name for name in failpoint.POINTS if name.partition(".")[0] not in PRODUCERS]
 OF_PRODUCERS = [name for name in failpoint.POINTS if name not in OF_WORKERS]
 
-CHAIN = [job("a"), *(job(b, parents=(a,)) for a, b in ("ab", "bc", "cd", "de"))]
+
+def chain(name: str = "") -> list[NewJob]:
+    ids = [f"{name}{letter}" for letter in "abcde"]
+    return [job(ids[0]), *(job(b, parents=(a,)) for a, b in pairwise(ids))]
+
+
 JOBS = [
     job("once-1", most=1),
     job("once-2", most=1),
     *(job(f"plain-{n}") for n in range(5)),
     job("retried", b"retry"),
     job("rejected", b"reject"),
-    *CHAIN,
+    *chain(),
 ]
 
 
@@ -88,14 +94,22 @@ def test_a_worker_or_its_process_dies_and_nothing_is_lost(
 ):
     abandon(dsn, client)
     client.enqueue(JOBS)
+    ids = ["abandoned", *(one.id for one in JOBS)]
     worker = forked(failing.work, dsn, place, points=f"{point}:kill:{_hit(point)}")
-    wait_for((place / point).exists, message=f"{point} was not hit")
+
+    def hit() -> bool:
+        if point.startswith("relay") and len(client.results(ids)) == len(ids):
+            more = chain(f"{len(ids)}-")  # the process's connection came too late for the others
+            ids.extend(one.id for one in more)
+            client.enqueue(more)
+        return (place / point).exists()
+
+    wait_for(hit, message=f"{point} was not hit")
     if not point.startswith(("child", "relay")):
         wait_for(worker.ended)
         assert worker.code == -signal.SIGKILL
         bury(dsn)
         forked(failing.work, dsn, place)
-    ids = ["abandoned", *(one.id for one in JOBS)]
     wait_for(lambda: len(client.results(ids)) == len(ids), message=lambda: _story(client, ids))
     wait_for(lambda: not _moving(dsn))
 
