@@ -100,3 +100,8 @@ def test_a_role_that_may_not_make_roles_is_told(
     nothing = pgcelery(fresh_dsn, "db", "roles")
     assert nothing.popen.returncode == 1
     assert "pgcelery db migrate" in nothing.output()
+    for prefix in ("", "x" * 51):
+        unnamed = pgcelery(roles.dsn, "db", "roles", "--prefix", prefix)
+        assert unnamed.popen.returncode == 2
+        assert "--prefix" in unnamed.output()
+        assert "Traceback" not in unnamed.output()

@@ -99,9 +99,12 @@ def make_roles(ctx: click.Context, prefix: str, schema: str | None, only_print: 
         raise click.ClickException(
             f"there is no schema {config.schema!r}; run 'pgcelery db migrate' first"
         )
+    try:
+        wanted = roles.statements(config, prefix)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--prefix") from None
     if only_print:
-        for statement in roles.statements(config, prefix):
-            click.echo(f"{statement};")
+        click.echo("".join(f"{statement};\n" for statement in wanted), nl=False)
         return
     roles.apply(config, prefix)
     for kind in roles.KINDS:
