@@ -367,6 +367,7 @@ def _settle(birth: Birth) -> None:
         os.dup2(null.fileno(), 0, inheritable=True)
     process.current_process().name = birth.name  # logging's processName
     gc.freeze()  # what was inherited is not walked any more, so its pages stay shared
+    gc.collect()  # and no measure any more of how much garbage is worth a full collection
 
 
 def _die_with_parent(birth: Birth) -> None:

@@ -102,6 +102,7 @@ class PreforkPool:
         self._crew.handler = handler
         self._crew.relay = relay
         gc.freeze()  # what is there now stays; walking it would part its pages from the children's
+        gc.collect()  # of the little that is left, so that this is what later ones go by
         self._crew.replace(time.monotonic())
 
     def allow(self, terms: Terms | None) -> None:
