@@ -124,14 +124,22 @@ class EngineMachine(Intents, RuleBasedStateMachine):
             self._do(Step(op.worker, 0, [op.ending]))
             self._do(Unclaim([op.spare]))
 
-    @precondition(lambda self: any(worker.runs for worker in self.workers))
-    @rule(number=st.integers(0, 2), pick=st.integers(0, 2), cancelled=st.booleans())
-    def relay(self, number: int, pick: int, cancelled: bool) -> None:
+    @rule(
+        number=st.sampled_from([0, 2]),
+        shape=st.sampled_from(["chain", "long chain", "chord"]),
+        cancelled=st.sampled_from([False, False, True]),
+    )
+    def relay(self, number: int, shape: str, cancelled: bool) -> None:
         """A pool process goes on with a chain, of which it does not know that it is cancelled."""
-        run = self._run(self.workers[number], pick)
-        if run is not None and cancelled:
-            self._do(Cancel([run.id], False))
-        self._do(self._intend("relay", (number, pick, True)))
+        worker = self.workers[number]
+        self._do(Beat(worker))
+        self._do(self._intend("canvas", (shape, [], False)))
+        runs = [(place, "ok") for place in range(len(worker.runs))]
+        self._do(self._step(number, ROOM, runs))
+        op = self._intend("relay", (number, 0, True))
+        if isinstance(op, Relay) and cancelled:
+            self._do(Cancel([op.ending.id], False))
+        self._do(op)
 
     @rule(units=st.sampled_from([1, 1, 2, 3, 5, 31, DAY + 1]), beats=st.booleans())
     def advance(self, units: int, beats: bool) -> None:
