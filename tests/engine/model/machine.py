@@ -15,6 +15,7 @@ from tests.engine.model.model import Model
 from tests.engine.model.ops import (
     Beat,
     Cancel,
+    Enqueue,
     Maintain,
     Op,
     Register,
@@ -127,18 +128,21 @@ class EngineMachine(Intents, RuleBasedStateMachine):
     @rule(
         number=st.sampled_from([0, 2]),
         shape=st.sampled_from(["chain", "long chain", "chord"]),
-        cancelled=st.sampled_from([False, False, True]),
+        meanwhile=st.sampled_from(["", "", "cancelled", "joined"]),
     )
-    def relay(self, number: int, shape: str, cancelled: bool) -> None:
-        """A pool process goes on with a chain, of which it does not know that it is cancelled."""
+    def relay(self, number: int, shape: str, meanwhile: str) -> None:
+        """A pool process goes on with a chain, not knowing what became of it."""
         worker = self.workers[number]
         self._do(Beat(worker))
         self._do(self._intend("canvas", (shape, [], False)))
         runs = [(place, "ok") for place in range(len(worker.runs))]
         self._do(self._step(number, ROOM, runs))
         op = self._intend("relay", (number, 0, True))
-        if isinstance(op, Relay) and cancelled:
+        if isinstance(op, Relay) and meanwhile == "cancelled":
             self._do(Cancel([op.ending.id], False))
+        if isinstance(op, Relay) and meanwhile == "joined":
+            children = [child for parent, child in self.model.edges if parent == op.ending.id]
+            self._do(Enqueue([self._new({}, joins=tuple(sorted(children)))]))
         self._do(op)
 
     @rule(units=st.sampled_from([1, 1, 2, 3, 5, 31, DAY + 1]), beats=st.booleans())
