@@ -142,6 +142,26 @@ def test_two_steps_at_once_let_no_more_through(
     assert settled(node) == []
 
 
+def test_whoever_waits_behind_one_that_is_just_cancelled_is_let_through(
+    dsn: str, client: Client, node: SimNode, conn: psycopg.Connection[Any]
+):
+    """The cancel locks no line where there is none yet."""
+    first, next_one = gated(), gated()
+    client.enqueue([first, next_one])
+    with closing(connect(dsn)) as second:
+        with second.transaction():
+            second.execute(
+                "select pgcelery.cancel_v1(%s, array[null::bytea], false, 15::smallint)",
+                [[first.id]],
+            )
+            thread = threading.Thread(target=lambda: node.step(0))
+            thread.start()
+            with closing(connect(dsn)) as look:
+                wait_for(lambda: _blocked(look, conn))
+        thread.join(10)
+    assert ids(settled(node)) == [next_one.id]
+
+
 def _blocked(by: psycopg.Connection[Any], whom: psycopg.Connection[Any]) -> bool:
     row = by.execute(
         "select cardinality(pg_blocking_pids(%s)) > 0", [whom.info.backend_pid]

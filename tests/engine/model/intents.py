@@ -322,10 +322,12 @@ class Intents:
         return Again(worker, [old]) if back else Step(worker, 0, [old])
 
     def _relay(self, number: int, pick: int, heard: bool) -> Op | None:
+        """The end of a run that others wait for, if there is one."""
         worker = self.workers[number]
-        run = self._run(worker, pick)
-        if run is None or run.doomed:
+        runs = sorted(worker.runs.values(), key=lambda run: (not run.flags & 1, run))
+        if pick >= len(runs) or runs[pick].doomed:
             return None
+        run = runs[pick]
         done = Ending(run.id, run.token, State.COMPLETED, f"relayed {run.token}")
         return Relay(worker, done, self.one.reserve(), heard)
 

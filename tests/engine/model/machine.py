@@ -15,6 +15,7 @@ from tests.engine.model.model import Model
 from tests.engine.model.ops import (
     Beat,
     Cancel,
+    Enqueue,
     Maintain,
     Op,
     Register,
@@ -124,14 +125,25 @@ class EngineMachine(Intents, RuleBasedStateMachine):
             self._do(Step(op.worker, 0, [op.ending]))
             self._do(Unclaim([op.spare]))
 
-    @precondition(lambda self: any(worker.runs for worker in self.workers))
-    @rule(number=st.integers(0, 2), pick=st.integers(0, 2), cancelled=st.booleans())
-    def relay(self, number: int, pick: int, cancelled: bool) -> None:
-        """A pool process goes on with a chain, of which it does not know that it is cancelled."""
-        run = self._run(self.workers[number], pick)
-        if run is not None and cancelled:
-            self._do(Cancel([run.id], False))
-        self._do(self._intend("relay", (number, pick, True)))
+    @rule(
+        number=st.sampled_from([0, 2]),
+        shape=st.sampled_from(["chain", "long chain", "chord"]),
+        meanwhile=st.sampled_from(["", "", "cancelled", "joined"]),
+    )
+    def relay(self, number: int, shape: str, meanwhile: str) -> None:
+        """A pool process goes on with a chain, not knowing what became of it."""
+        worker = self.workers[number]
+        self._do(Beat(worker))
+        self._do(self._intend("canvas", (shape, [], False)))
+        runs = [(place, "ok") for place in range(len(worker.runs))]
+        self._do(self._step(number, ROOM, runs))
+        op = self._intend("relay", (number, 0, True))
+        if isinstance(op, Relay) and meanwhile == "cancelled":
+            self._do(Cancel([op.ending.id], False))
+        if isinstance(op, Relay) and meanwhile == "joined":
+            children = [child for parent, child in self.model.edges if parent == op.ending.id]
+            self._do(Enqueue([self._new({}, joins=tuple(sorted(children)))]))
+        self._do(op)
 
     @rule(units=st.sampled_from([1, 1, 2, 3, 5, 31, DAY + 1]), beats=st.booleans())
     def advance(self, units: int, beats: bool) -> None:

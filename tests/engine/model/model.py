@@ -112,11 +112,12 @@ class Model(Tables):
         want: int,
         endings: Sequence[Ending],
         tokens: dict[str, int],
-        seen: Seen | None = None,
+        seen: Seen | None,
+        known: bool,
     ) -> tuple[list[Claim], set[str]]:
-        """One round trip; gives claims and whose outcomes were refused."""
+        """One round trip; gives claims, if the worker is known, and whose outcomes were refused."""
         late, freed = self.finish(me, endings)
-        room = want if me in self.workers else 0
+        room = want if known else 0
         handed = []
         for one in freed:
             job = self.jobs.get(one.id)

@@ -125,7 +125,9 @@ MUTATIONS = [
         "and not exists (select from pgcelery.cancels c where c.job_id in (r.job_id, e.child))",
         "",
     ),
-    Mutation("relay: ignores other parents", "relay_v2", "n.pending = 1 and", "true and"),
+    Mutation(
+        "relay: ignores other parents", "relay_v2", "n.pending = 1 and n.joined is null", "true"
+    ),
     Mutation(
         "replay: of what has not ended", "replay_v1", "if refused is not null then", "if false then"
     ),

@@ -108,10 +108,13 @@ class Step(Op):
         tokens = {claim.id: claim.token for claim in answer.claims}
         order = self.worker.order(self.turn)
         endings = sorted(self.endings, key=lambda one: one.token)
-        claims, late = model.step(self.me, order, self.want, endings, tokens, seen)
+        # One that is buried while its step waits for that still claims. It is told at its next
+        # step or beat, and the next upkeep finds those runs.
+        known = self.me in model.workers or (seen is not None and not answer.unknown)
+        claims, late = model.step(self.me, order, self.want, endings, tokens, seen, known)
         _same("claims", _by_id(answer.claims), _by_id(claims))
         _same("refused", answer.late, late)
-        _same("unknown worker", answer.unknown, self.want > 0 and self.me not in model.workers)
+        _same("unknown worker", answer.unknown, self.want > 0 and not known)
 
     def done(self, answer: Stepped) -> None:
         self.worker.ended(self.endings)

@@ -260,7 +260,7 @@ begin
     end if;
 
     if cardinality(names) > 0 then
-        select * into a from pgcelery.admit_v2(names, keys, remaining, turns);
+        select * into a from pgcelery.admit_v3(names, keys, remaining, turns);
         woken := woken || a.woken;
         if cardinality(a.handed) > 0 then
             return query

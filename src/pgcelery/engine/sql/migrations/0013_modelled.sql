@@ -1,11 +1,13 @@
 -- What the model test of the engine found. An id may come twice in one call; a late outcome leaves the
 -- wish to cancel the run that is current; upkeep keeps wishes about what has not ended; runs given to a
 -- worker to be ended do not go back as if they had not begun; what joins a job that waits counts once,
--- and keeps that from being handed on as if it had one parent; a purge ends what waited for the purged.
+-- and keeps that from being handed on as if it had one parent; a purge ends what waited for the purged;
+-- whoever waits at a limit behind a job that is just cancelled is looked at.
 
 -- install functions/join_v2.sql
 -- install functions/enqueue_v4.sql
 -- install functions/finish_v4.sql
+-- install functions/admit_v3.sql
 -- install functions/step_v4.sql
 -- install functions/reclaim_v2.sql
 -- install functions/purge_v2.sql
