@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,6 +17,9 @@ from tests.support.commits import insert
 
 DSN = os.environ["TRANSACTIONAL_DSN"]
 app = Celery("transactional", broker=DSN, backend=DSN)
+task = partial(
+    app.task, shared=False
+)  # this is loaded anew for each pool; other apps need none of it
 #: what `put_and` does besides
 ACTS: dict[str, Callable[[Any, int], Any]] = {}
 
@@ -24,24 +28,24 @@ def act(name: str) -> Callable[[Any], Any]:
     return lambda function: ACTS.setdefault(name, function)
 
 
-@app.task(bind=True, transactional=True)
+@task(bind=True, transactional=True)
 def put(self: Any, number: int) -> int:
     insert(self.connection, number)
     return number
 
 
-@app.task(bind=True, transactional=True, ignore_result=True)
+@task(bind=True, transactional=True, ignore_result=True)
 def put_quietly(self: Any, number: int) -> None:
     insert(self.connection, number)
 
 
-@app.task(bind=True, transactional=True, concurrency=Concurrency("{number}", limit=1))
+@task(bind=True, transactional=True, concurrency=Concurrency("{number}", limit=1))
 def put_in_turn(self: Any, number: int) -> int:
     insert(self.connection, number)
     return number
 
 
-@app.task(bind=True, transactional=True)
+@task(bind=True, transactional=True)
 def put_and(self: Any, number: int, what: str) -> Any:
     insert(self.connection, number)
     return ACTS[what](self, number)
@@ -121,12 +125,12 @@ def _(task: Any, number: int) -> Any:
     return object()
 
 
-@app.task(transactional=True)
+@task(transactional=True)
 def plain(number: int) -> None:
     insert(plain.connection, number)
 
 
-@app.task(
+@task(
     bind=True, transactional=True, autoretry_for=(ValueError,), retry_backoff=False, max_retries=3
 )
 def put_at_third(self: Any, number: int) -> int:
@@ -139,7 +143,7 @@ def put_at_third(self: Any, number: int) -> int:
 put_at_third.default_retry_delay = 0
 
 
-@app.task(bind=True, transactional=True, soft_time_limit=0.3)
+@task(bind=True, transactional=True, soft_time_limit=0.3)
 def put_too_slowly(self: Any, number: int) -> None:
     insert(self.connection, number)
     try:
@@ -148,12 +152,12 @@ def put_too_slowly(self: Any, number: int) -> None:
         raise ValueError("too slow") from None
 
 
-@app.task
+@task()
 def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
-@app.task(bind=True)
+@task(bind=True)
 def without(self: Any) -> str:
     try:
         return str(self.connection)
