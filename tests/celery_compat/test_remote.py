@@ -35,6 +35,7 @@ DIFFERS: dict[str, str] = {
         "pgcelery also says which nodes are alive",
     ),
     "cli, exit code: control multiply six": "Celery shows a traceback",
+    "tell: bad rate limit.error": "pgcelery says what a rate is, Celery KeyError('x')",
 }
 #: Commands that Celery has not: of ``inspect``, of ``control``.
 OWN = (["labels"], ["drain", "set_labels", "undrain"])

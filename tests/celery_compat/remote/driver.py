@@ -19,7 +19,7 @@ NODE = "w@h"
 WAIT = 10
 #: settings that only pgcelery has
 OURS = {
-    *("task_concurrency", "task_rate_limits", "task_unique", "task_placement"),
+    *("task_concurrency", "task_rate_limits", "task_unique", "task_placement", "task_profile"),
     *("task_rate_limit_scope", "task_priority_direction"),
 }
 control = app.control
