@@ -153,10 +153,11 @@ def test_a_pool_process_leaves_a_server_that_only_reads(dsn: str, client: Client
         relay = "application_name = 'pgcelery relay'"
         with reads_only(dsn, who=relay):  # the node's connection is older, and can write
             query = f"select from pg_stat_activity where {relay} and state = 'idle'"
-            wait_for(lambda: go_through_a_chain(client, str(time.time())) or rows(dsn, query))
+            wait_for(lambda: go_through_a_chain(client, str(time.time())) or rows(dsn, query), 45)
             go_through_a_chain(client, "refused")
         pool.steps.clear()
-        wait_for(lambda: pool.steps or go_through_a_chain(client, str(time.time())))
+        # Its pauses between attempts have grown to ten seconds by now.
+        wait_for(lambda: pool.steps or go_through_a_chain(client, str(time.time())), 45)
 
 
 def go_through_a_chain(client: Client, name: str) -> None:
