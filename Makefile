@@ -44,6 +44,9 @@ pinned:  ## throughput while a transaction holds an old snapshot; TASKS=200000
 compare:  ## the same programs on Celery itself and on pgcelery
 	$(PY) -m pytest -m real_celery
 
+longer:  ## bad input by the table, security, outages: what the default run has no time for
+	$(PY) -m pytest -m "longer and not real_celery"
+
 TIER ?= core
 celery-suite:  ## Celery's own integration tests on pgcelery; TIER=core, stretch or all
 	$(PY) -m tests.celery_compat.suite --tier $(TIER)
@@ -70,6 +73,6 @@ bench:  ## pgcelery against its peers, interleaved; BENCH="--quick --only drain"
 growth:  ## what a task costs behind millions of others; GROWTH="--scale 0.1"
 	$(PY) -m bench growth $(GROWTH)
 
-ci: check test compare celery-suite  ## what CI runs in its own environment
+ci: check test longer compare celery-suite  ## what CI runs in its own environment
 
-.PHONY: help setup check lint types contracts fix test faults compare mutations soak pinned celery-suite model limits shapes cov bench growth ci
+.PHONY: help setup check lint types contracts fix test faults compare longer mutations soak pinned celery-suite model limits shapes cov bench growth ci

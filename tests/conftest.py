@@ -83,3 +83,20 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Process]]:
             return process
 
         yield start
+
+
+#: What CI runs after the default run, which is to take less than eight minutes.
+LONGER = (
+    "tests/security/",
+    "tests/worker/bad_input/",
+    "tests/faults/test_cut_off.py",
+    "tests/faults/test_outages.py",
+    "tests/faults/test_transactional.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(LONGER):
+            item.add_marker("longer")
