@@ -93,13 +93,13 @@ def lose_answers(ground: Ground) -> None:
 
 def lose_requests(ground: Ground) -> None:
     """What a worker says is held, and lost with its connection; nothing is run again for that."""
-    for number in range(ground.times(9)):
+    for number in range(ground.times(18)):  # in about each second one an end is on its way
         link = ground.link_of(ground.fleet.up()[number % 2])
         link.hold("requests")
         ground.rest(0.4)
         link.reset()
         link.let_go()
-        ground.rest(0.6)
+        ground.rest(0.3)
     ground.healed_at = time.monotonic()
 
 
