@@ -1,7 +1,7 @@
 """The whole engine against its model: its real functions, called in any order.
 
 What the rules are is in `model/machine.py`. ENGINE_SECONDS says for how long sequences of rules are
-tried; without it there are a few, always the same ones.
+tried; without it there are ENGINE_EXAMPLES, always the same ones.
 
 Promises P7, P8, P13, P23 of docs/guarantees.md.
 """
@@ -19,7 +19,7 @@ import pgcelery.engine
 from tests.engine.model.database import Engine
 from tests.engine.model.machine import close
 from tests.engine.model.mutations import MUTATIONS, OF_GATES, Mutation, plain
-from tests.engine.model.running import run_sequences
+from tests.engine.model.running import EXAMPLES, run_sequences
 from tests.support.database import delete_rows
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,9 @@ def engine(_migrated: tuple[str, list[str]]) -> Iterator[Engine]:
 
 @pytest.mark.timeout(0)
 def test_the_engine_agrees_with_the_model(engine: Engine) -> None:
-    report = run_sequences(engine, seconds=float(os.environ.get("ENGINE_SECONDS", "0")))
+    examples = int(os.environ.get("ENGINE_EXAMPLES", EXAMPLES))
+    seconds = float(os.environ.get("ENGINE_SECONDS", "0"))
+    report = run_sequences(engine, examples=examples, seconds=seconds)
     print(report)  # noqa: T201
 
 
