@@ -52,7 +52,7 @@ class Recipe:
     durable: str  #: what survives which crash, as it is measured here
     can: frozenset[str]  #: measures, apart from those that all have
     pools: tuple[str, ...] = ("prefork",)  #: tried where the best one counts
-    library: str = ""  #: of those with Celery's API, the package
+    package: str = ""  #: of those with Celery's API: what is imported and started
     quiet: tuple[str, ...] = ()  #: before the command's name
     flags: tuple[str, ...] = ()  #: of the worker
     returns: bool = True  #: whether results can be had
@@ -164,9 +164,9 @@ class Peer:
 
     def _command(self, setup: Setup) -> list[str]:
         recipe = self.recipe
-        if not recipe.library:
+        if not recipe.package:
             return [str(self.python), "-m", f"bench.peers.{recipe.script}", "worker"]
-        line = [str(self.python), "-m", recipe.library, *recipe.quiet, "-A", "bench.peers.app"]
+        line = [str(self.python), "-m", recipe.package, *recipe.quiet, "-A", "bench.peers.app"]
         line += ["worker"]
         children = setup.children or self.concurrency
         if setup.pool != "prefork":
@@ -178,7 +178,7 @@ class Peer:
         dropped = ("CELERY_", "PGCELERY_", "PYTHON", "BENCH_")
         env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         env |= {
-            "BENCH_LIBRARY": self.recipe.library,
+            "BENCH_LIBRARY": self.recipe.package,
             "BENCH_MARKS": str(self.marks),
             "BENCH_CONCURRENCY": str(self.concurrency),
             "C_FORCE_ROOT": "1",

@@ -3,8 +3,8 @@ create function pgcelery.failures_v1(ids text[])
 returns table (job_id text, state smallint, result bytea, finished_at timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set jit = off
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query
