@@ -90,6 +90,7 @@ LONGER = (
     "tests/security/",
     "tests/worker/bad_input/",
     "tests/faults/test_cut_off.py",
+    "tests/faults/test_fence.py",
     "tests/faults/test_outages.py",
     "tests/faults/test_transactional.py",
 )
