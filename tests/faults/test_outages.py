@@ -5,6 +5,7 @@ Promise P21 of docs/guarantees.md.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
@@ -147,17 +148,19 @@ def test_a_worker_leaves_a_server_that_only_reads(dsn: str, client: Client):
         assert worker.registration == registration
 
 
-def test_a_pool_process_leaves_a_server_that_only_reads(dsn: str, client: Client, tmp_path: Path):
-    notes, pool = Notes(tmp_path), TellingPool(1)
+def test_a_pool_process_leaves_a_server_that_only_reads(
+    dsn: str, client: Client, proxy: Proxy, tmp_path: Path
+):
+    notes, pool = Notes(tmp_path), TellingPool(1, via=proxy)
     with at_work(replace_heart(client), notes, pool):
         relay = "application_name = 'pgcelery relay'"
+        names = (f"refused-{n}" for n in itertools.count())
         with reads_only(dsn, who=relay):  # the node's connection is older, and can write
-            query = f"select from pg_stat_activity where {relay} and state = 'idle'"
-            wait_for(lambda: go_through_a_chain(client, str(time.time())) or rows(dsn, query), 45)
-            go_through_a_chain(client, "refused")
+            before = proxy.accepted  # each connection that is refused is left for another
+            wait_for(lambda: go_through_a_chain(client, next(names)) or proxy.accepted > before + 1)
         pool.steps.clear()
-        # Its pauses between attempts have grown to ten seconds by now.
-        wait_for(lambda: pool.steps or go_through_a_chain(client, str(time.time())), 45)
+        # Its pauses between attempts have grown by now, to ten seconds at the most.
+        wait_for(lambda: pool.steps or go_through_a_chain(client, next(names)), 45)
 
 
 def go_through_a_chain(client: Client, name: str) -> None:

@@ -142,6 +142,7 @@ class Proxy:
         hold: The same words; instead of cutting, nothing is passed on any more over connections
             that carry something meanwhile.
         delay: The same words; it is passed on once this is set to something else.
+        accepted: Connections so far.
     """
 
     def __init__(self, dsn: str, folder: Path) -> None:
@@ -150,7 +151,7 @@ class Proxy:
         self._target = f"{host}/.s.PGSQL.{number}" if host[0] == "/" else (host, number)
         self.dsn = make_conninfo(dsn, host=str(folder), port=1)
         self.lose = self.hold = self.delay = ""
-        self.lost = self.held = 0
+        self.lost = self.held = self.accepted = 0
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / ".s.PGSQL.1"))
         self._listener.listen()
@@ -162,6 +163,7 @@ class Proxy:
         with suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                self.accepted += 1
                 local = isinstance(self._target, str)
                 far = socket.socket(socket.AF_UNIX if local else socket.AF_INET)
                 far.connect(self._target)
