@@ -9,10 +9,11 @@
 --
 -- Gates cost a step nothing while nobody uses them: what asks for them is one look into small tables.
 -- The plain claim, from one lane of a queue, is here and not in claim_v1 for the same reason. Lines are
--- locked once, before anything else is, in one order.
+-- locked once, before anything else is, in one order. Where the look for the first job has become slow,
+-- claims go past what cannot be cleaned away (watch_front_v1).
 --
 -- Rows returned: kind 0 a claim (fed_by: the one parent, that ended here), 2 late (name = reason),
--- 4 when fewer were found than wanted and something is scheduled (token = ms until then), 5 a waiter
+-- 4 when fewer were found than wanted and something is scheduled or may have been passed (token = ms until then), 5 a waiter
 -- to tell (name = channel), 8 a queue that got work, 9 when this worker is not known any more, 10 when
 -- runs were asked to end and their workers should hear of it.
 -- flags of a claim: 1 others wait for it, 2 it holds slots, 4 a parent did not complete, 8 cancelled,
@@ -52,6 +53,10 @@ declare
     coming boolean;
     timed boolean;
     struck boolean;
+    front text;                     -- see watch_front_v1
+    past_until timestamptz;
+    looked_at timestamptz;
+    took interval;
     charity integer := case when want >= 8 then want / 8 when random() < 0.125 then 1 else 0 end;
     remaining integer := want;
     serves integer[] := queue_ids;  -- that are not paused
@@ -315,18 +320,36 @@ begin
     foreach q in array serves loop
         exit when remaining <= 0;
         fair := false;
-        select i.priority into first from pgcelery.ready i
-        where i.queue_id = q order by i.priority limit 1;
-        lane := case when found then q end;
         if lined then
             select i.priority into last from pgcelery.ready i
             where i.queue_id = -q order by i.priority limit 1;
             fair := found;
-            if lane is null and fair then
-                lane := -q;
-                first := last;
-                fair := false;
+        end if;
+        front := current_setting('pgcelery_claims.q' || q, true);
+        if front <> '' and not fair then
+            past_until := to_timestamp((front::bigint[])[1] / 1000.0);
+            if past_until > clock_timestamp() then
+                return query select * from pgcelery.take_past_v1(me, q, remaining);
+                get diagnostics got = row_count;
+                remaining := remaining - got;
+                if remaining > 0 then
+                    next_due := least(next_due, past_until);
+                end if;
+                continue;
             end if;
+        end if;
+        looked_at := clock_timestamp();
+        select i.priority into first from pgcelery.ready i
+        where i.queue_id = q order by i.priority limit 1;
+        lane := case when found then q end;
+        took := clock_timestamp() - looked_at;
+        if took > interval '1 ms' or front <> '' then
+            perform pgcelery.watch_front_v1(q, took);
+        end if;
+        if lane is null and fair then
+            lane := -q;
+            first := last;
+            fair := false;
         end if;
         continue when lane is null;
         if charity > 0 and not fair then

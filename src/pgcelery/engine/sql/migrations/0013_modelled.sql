@@ -8,6 +8,8 @@
 -- install functions/enqueue_v4.sql
 -- install functions/finish_v4.sql
 -- install functions/admit_v3.sql
+-- install functions/watch_front_v1.sql
+-- install functions/take_past_v1.sql
 -- install functions/step_v4.sql
 -- install functions/reclaim_v2.sql
 -- install functions/purge_v2.sql
