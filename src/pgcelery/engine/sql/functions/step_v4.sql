@@ -53,6 +53,7 @@ declare
     coming boolean;
     timed boolean;
     struck boolean;
+    alone boolean;
     front text;                     -- see watch_front_v1
     past_until timestamptz;
     looked_at timestamptz;
@@ -77,6 +78,7 @@ declare
     woken integer[];
     refused text[];
     reasons text[];
+    parents text[];
     told text[];
     channels text[];
 begin
@@ -171,21 +173,35 @@ begin
     end if;
 
     if cardinality(tokens) > 0 then
-        select * into f
-        from pgcelery.finish_v4(
-            me, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids, f_priorities,
-            f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls,
-            f_parents, f_flags, f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children,
-            d_tokens, d_ids);
-        woken := f.woken;
-        names := names || f.names;
-        keys := keys || f.keys;
-        refused := f.late_ids;
-        reasons := f.late_reasons;
-        told := f.told_ids;
-        channels := f.told_channels;
-        if f.parents is not null then
-            select * into n from pgcelery.free_v1(f.parents, f.completed);
+        -- A lone outcome that nobody waits for, as most are where each is committed by itself, is
+        -- recorded by statements about single rows: two thirds less work.
+        alone := false;
+        if cardinality(tokens) = 1 and states[1] = 10 and cardinality(f_ids) = 0
+           and cardinality(d_ids) = 0 then
+            select e.ended, e.told into alone, channels
+            from pgcelery.end_v1(tokens[1], ids[1], results[1], ttls[1]) e;
+            if channels is not null then
+                told := array_fill(ids[1], array[cardinality(channels)]);
+            end if;
+        end if;
+        if not alone then
+            select * into f
+            from pgcelery.finish_v4(
+                me, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids, f_priorities,
+                f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls,
+                f_parents, f_flags, f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children,
+                d_tokens, d_ids);
+            woken := f.woken;
+            names := names || f.names;
+            keys := keys || f.keys;
+            refused := f.late_ids;
+            reasons := f.late_reasons;
+            told := f.told_ids;
+            channels := f.told_channels;
+            parents := f.parents;
+        end if;
+        if parents is not null then
+            select * into n from pgcelery.free_v1(parents, f.completed);
             if n.freed is not null and remaining > 0 then
                 return query
                 with mine as (
@@ -339,6 +355,30 @@ begin
             end if;
         end if;
         looked_at := clock_timestamp();
+        if remaining = 1 and charity = 0 and not fair then
+            select r.ctid as at, r.job_id, r.deliveries, r.flags into a
+            from pgcelery.ready r
+            where r.queue_id = q
+            order by r.priority, r.tag, r.seq
+            limit 1
+            for update skip locked;
+            if found then
+                delete from pgcelery.ready r where r.ctid = a.at;
+                insert into pgcelery.running (token, job_id, worker_id, queue_id, delivery, flags)
+                values (nextval('pgcelery.tokens'), a.job_id, me, q, a.deliveries + 1, a.flags)
+                returning token into token;
+                select 0, j.id, q, j.name, j.payload, j.priority::integer, a.deliveries + 1,
+                       a.flags
+                       | case when exists (select from pgcelery.cancels x where x.job_id = a.job_id)
+                              then 8 else 0 end
+                       | case when j.expires_at <= now() then 16 else 0 end
+                into kind, job_id, queue_id, name, payload, priority, delivery, flags
+                from pgcelery.jobs j where j.id = a.job_id;
+                return next;
+                remaining := 0;
+                exit;
+            end if;
+        end if;
         select i.priority into first from pgcelery.ready i
         where i.queue_id = q order by i.priority limit 1;
         lane := case when found then q end;
