@@ -356,6 +356,7 @@ begin
         end if;
         looked_at := clock_timestamp();
         if remaining = 1 and charity = 0 and not fair then
+            -- As below, by statements about single rows.
             select r.ctid as at, r.job_id, r.deliveries, r.flags into a
             from pgcelery.ready r
             where r.queue_id = q
@@ -363,6 +364,10 @@ begin
             limit 1
             for update skip locked;
             if found then
+                took := clock_timestamp() - looked_at;
+                if took > interval '1 ms' or front <> '' then
+                    perform pgcelery.watch_front_v1(q, took);
+                end if;
                 delete from pgcelery.ready r where r.ctid = a.at;
                 insert into pgcelery.running (token, job_id, worker_id, queue_id, delivery, flags)
                 values (nextval('pgcelery.tokens'), a.job_id, me, q, a.deliveries + 1, a.flags)
