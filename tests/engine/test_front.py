@@ -1,4 +1,4 @@
-"""Claims go past what was claimed and cannot be cleaned away, while somebody keeps a snapshot open."""
+"""While a snapshot is open, claims go past what was claimed and cannot be cleaned away."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def node(client: Client, conn: psycopg.Connection[Any]) -> SimNode:
 
 
 @pytest.fixture
-def pinned(dsn: str, client: Client, node: SimNode, conn: psycopg.Connection[Any]) -> Iterator[None]:
+def pinned(
+    dsn: str, client: Client, node: SimNode, conn: psycopg.Connection[Any]
+) -> Iterator[None]:
     """The queue has had many jobs, and a snapshot from before is open."""
     with psycopg.connect(dsn) as old:
         old.execute("set transaction isolation level repeatable read")
