@@ -13,11 +13,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, Gate, State
+from pgcelery.engine import Client, Gate, Job, State
 from tests.support.jobs import new_job, running
 from tests.support.relays import (
     MOVING,
     Notes,
+    Proxy,
     TellingPool,
     at_work,
     chain_of,
@@ -319,6 +320,76 @@ def test_a_child_is_replaced_after_so_many_jobs_in_the_middle_of_a_chain(
         wait_for(lambda: settled(dsn))
         assert pool._crew._forks >= len(ids) // 7
     assert notes.ran() == ids
+
+
+class Opening(Notes):
+    """Notes too which jobs were opened."""
+
+    def open(self, job: Job) -> Any:
+        (self.folder / f"opened-{job.id}").touch()
+        return super().open(job)
+
+
+def test_what_comes_next_is_opened_while_the_database_works(
+    client: Client, dsn: str, tmp_path: Path
+):
+    notes = Opening(tmp_path)
+    first, second, third = chain_of(["a", "b", "c"])
+    with (
+        closing(Proxy(dsn, tmp_path)) as proxy,
+        at_work(client, notes, TellingPool(via=proxy)),
+    ):
+        client.enqueue([first, second._replace(payload=b"hold"), third])
+        wait_for(lambda: notes.begun("b"))
+        proxy.delay = "answers"
+        notes.release("b")
+        wait_for((tmp_path / "opened-c").exists)
+        assert not notes.begun("c")
+        proxy.delay = ""
+        assert client.wait(["c"], 10)["c"].result == b">a>b>c"
+    assert [one for one in notes.ran() if one in "abc"] == ["a", "b", "c"]
+
+
+def test_a_step_that_dies_is_the_one_that_is_lost(client: Client, notes: Notes):
+    """Nobody was woken to hear that it began."""
+    ids = [f"s{n}" for n in range(5)]
+    jobs = chain_of(ids)
+    jobs[3] = jobs[3]._replace(payload=b"die")
+    pool = TellingPool()
+    with at_work(client, notes, pool):
+        client.enqueue(jobs)
+        assert client.wait(ids[-1:], 10)[ids[-1]].state is State.FAILED
+    ended = client.results(ids)
+    assert [ended[one].state for one in ids] == [State.COMPLETED] * 3 + [State.FAILED] * 2
+    assert {one: why.kind for one, why in notes.losses.items()} == {"s3": "child_lost"}
+    assert pool.relayed() == ids[:3]
+    assert notes.late_outcomes == []
+
+
+def test_a_worker_finds_out_what_it_was_not_woken_for(client: Client, notes: Notes):
+    config = replace(
+        client.config, poll_min_s=60, poll_max_s=60, heartbeat_s=60, maintain_s=60, lease_s=300
+    )
+    first, second = chain_of(["a", "b"])
+    with closing(Client(config)) as other, at_work(other, notes, TellingPool()) as worker:
+        client.enqueue([first, second._replace(payload=b"hold")])
+        wait_for(lambda: [one.job.id for one in worker.active()] == ["b"], timeout_s=5)
+        assert notes.begun("b")
+        notes.release("b")
+        assert client.wait(["b"], 10)
+
+
+def test_what_is_larger_than_the_memory_for_news_is_told_all_the_same(client: Client, notes: Notes):
+    ids = [f"s{n}" for n in range(8)]
+    jobs = [job._replace(payload=b"x" * (1 << 15 + n % 4)) for n, job in enumerate(chain_of(ids))]
+    pool = TellingPool()
+    with at_work(client, notes, pool):
+        notes.heard.clear()
+        client.enqueue(jobs)
+        assert client.wait(ids[-1:], 10)[ids[-1]].result == result_of(ids)
+        wait_for(lambda: ("finished", ids[-1]) in notes.heard)
+    told = [(word, one) for one in ids for word in ("received", "finished")]
+    assert [one for one in notes.heard if one[1] in ids] == told
 
 
 def test_behind_a_transaction_pooler_nothing_is_prepared(client: Client, notes: Notes, dsn: str):

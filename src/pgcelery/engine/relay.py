@@ -69,6 +69,9 @@ class Relay:
         self._limit_s = min(config.connect_timeout_s, config.lease_s * _MARGIN)
         self._margin_s = config.lease_s * _MARGIN
         self._connect_s = config.connect_timeout_s
+        self._terms: Terms | None = None
+        self._queues: dict[int, str] = {}  # of these terms
+        self._arrays: tuple[IntegerArray, TextArray] = IntegerArray.of([]), TextArray.of([])
         self._asked = False  # for a token
         self._not_before = 0.0  # monotonic time of the next attempt
         self._pause_s = _RETRY_S[0]
@@ -168,6 +171,11 @@ class Relay:
         """
         assert self._spare is not None
         began = time.monotonic()
+        if terms is not self._terms:
+            self._terms, self._queues = terms, dict(terms.queues)
+            ids = IntegerArray.of(list(self._queues))
+            self._arrays = ids, TextArray.of(list(terms.barred))
+        queue_ids, barred = self._arrays
         params: list[Param] = [
             terms.worker_id,
             job.token,
@@ -175,25 +183,25 @@ class Relay:
             outcome.result,
             outcome.ttl_s,
             self._spare,
-            IntegerArray.of([id for id, _ in terms.queues]),
+            queue_ids,
             self._margin_s,
-            TextArray.of(list(terms.barred)),
+            barred,
         ]
-        queues = dict(terms.queues)
-        expected = self._ahead
+        expected, spare = self._ahead, self._spare
         self._ahead = None
-        if expected is None or expected[0] != job.id:
-            cells = self._ask(self._relay, params, began)
-        else:
-            likely = self._job(expected[1:], self._spare, outcome, queues)
-            cells = self._ask(self._relay, params, began, partial(prepare, likely))
+
+        def meanwhile() -> None:
+            if expected is not None and expected[0] == job.id:
+                prepare(self._job(expected[1:], spare, outcome))
+
+        cells = self._ask(self._relay, params, began, meanwhile)
         if cells is None or cells[0] is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
         self._tell(outcome, cells[7])
-        claimed = self._job(cells[:6], self._spare, outcome, queues)
+        claimed = self._job(cells[:6], spare, outcome)
         self._ahead = None if cells[8] is None else (claimed.id, *cells[8:])
         self._spare = _int(cells[6])
         return Step(outcome, claimed, self._spare)
@@ -250,18 +258,12 @@ class Relay:
             link.advance()
             waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
 
-    def _job(
-        self,
-        cells: Sequence[bytes | None],
-        token: int,
-        outcome: Outcome,
-        queues: dict[int, str],
-    ) -> Job:
+    def _job(self, cells: Sequence[bytes | None], token: int, outcome: Outcome) -> Job:
         id, queue_id, name, payload, priority, flags = cells
         return Job(
             (id or b"").decode(),
             token,
-            queues.get(_int(queue_id), ""),
+            self._queues.get(_int(queue_id), ""),
             (name or b"").decode(),
             payload or b"",
             _int(priority),

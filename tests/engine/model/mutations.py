@@ -122,7 +122,8 @@ MUTATIONS = [
     Mutation(
         "relay: ignores a wish to cancel",
         "relay_v2",
-        "and not exists (select from pgcelery.cancels c where c.job_id in (r.job_id, e.child))",
+        "and not exists (select from pgcelery.cancels c"
+        " where c.job_id in (relay_v2.job_id, n.job_id))",
         "",
     ),
     Mutation(

@@ -24,54 +24,55 @@ set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    waiting record;
+    awaited boolean;
+    wished boolean;
     many integer;
 begin
-    select j.id, j.queue_id, j.name, j.payload, j.priority, (j.flags & 1)::smallint as flags
-    into waiting
-    from pgcelery.running r
-    join pgcelery.edges e on e.parent = r.job_id
-    join pgcelery.nodes n on n.job_id = e.child
-    join pgcelery.jobs j on j.id = e.child
-    join pgcelery.workers w on w.id = relay_v2.me
+    delete from pgcelery.running r
+    using pgcelery.nodes n
+    join pgcelery.jobs j on j.id = n.job_id, pgcelery.workers w
     where r.token = relay_v2.run and r.job_id = relay_v2.job_id and r.flags & 3 = 1
+      and n.job_id = (select min(e.child) from pgcelery.edges e where e.parent = relay_v2.job_id
+                      having count(*) = 1)
       and n.pending = 1 and n.joined is null and j.parents = 1 and j.flags & 770 = 0
       and j.queue_id = any (relay_v2.queue_ids) and j.name <> all (relay_v2.barred)
       and j.delay_s is null and j.lives_s is null and j.due_at is null
       and (j.expires_at is null or j.expires_at > now())
+      and w.id = relay_v2.me
       and w.lease_until > now() + make_interval(secs => relay_v2.margin_s)
       and not exists (select from pgcelery.paused)
-      and not exists (select from pgcelery.edges o where o.parent = e.parent and o.child <> e.child)
-      and not exists (select from pgcelery.cancels c where c.job_id in (r.job_id, e.child));
+      and not exists (select from pgcelery.cancels c where c.job_id in (relay_v2.job_id, n.job_id))
+    returning j.id, j.queue_id, j.name, j.payload, j.priority, j.flags & 1, nextval('pgcelery.tokens')
+    into child, queue_id, name, payload, priority, flags, spare;
     if not found then
         return;
     end if;
 
-    delete from pgcelery.running r where r.token = relay_v2.run;
-    if not found then
-        return;
+    if ttl_s is null then
+        select j.ttl_s into ttl_s from pgcelery.jobs j where j.id = relay_v2.job_id;
     end if;
     insert into pgcelery.results as s (id, state, token, result, finished_at, expires_at)
     values (relay_v2.job_id, 10, relay_v2.run, relay_v2.result, now(),
-            now() + make_interval(secs => coalesce(
-                relay_v2.ttl_s,
-                (select j.ttl_s from pgcelery.jobs j where j.id = relay_v2.job_id))))
+            now() + make_interval(secs => relay_v2.ttl_s))
     on conflict (id) do update
     set state = excluded.state, token = excluded.token,
         result = coalesce(excluded.result, s.result),
         finished_at = excluded.finished_at, expires_at = excluded.expires_at
     where s.finished_at is null;
-    if exists (select from pgcelery.waiters) then
+    select exists (select from pgcelery.waiters), exists (select from pgcelery.cancels)
+    into awaited, wished;
+    if awaited then
         with gone as (
             delete from pgcelery.waiters w where w.job_id = relay_v2.job_id returning w.channel
         )
         select array_agg(g.channel) into told from gone g;
     end if;
-    if exists (select from pgcelery.cancels) then
+    if wished then
         delete from pgcelery.cancels c where c.job_id = relay_v2.job_id;
     end if;
 
@@ -80,28 +81,21 @@ begin
     if many = 1 then
         -- By now somebody may have cancelled the child, or joined it.
         delete from pgcelery.nodes n
-        where n.job_id = waiting.id and n.pending = 1 and n.joined is null;
+        where n.job_id = relay_v2.child and n.pending = 1 and n.joined is null;
         get diagnostics many = row_count;
     end if;
     if many <> 1 then
         raise exception 'what waited for a job changed while that ended' using errcode = '40001';
     end if;
     insert into pgcelery.running (token, job_id, worker_id, queue_id, delivery, flags)
-    values (relay_v2.next_run, waiting.id, relay_v2.me, waiting.queue_id, 1, waiting.flags);
+    values (relay_v2.next_run, relay_v2.child, relay_v2.me, relay_v2.queue_id, 1, relay_v2.flags);
 
-    child := waiting.id;
-    queue_id := waiting.queue_id;
-    name := waiting.name;
-    payload := waiting.payload;
-    priority := waiting.priority;
-    flags := waiting.flags;
-    spare := nextval('pgcelery.tokens');
     if flags = 1 then
         select j.id, j.queue_id, j.name, j.payload, j.priority, j.flags & 1
         into ahead, ahead_queue_id, ahead_name, ahead_payload, ahead_priority, ahead_flags
         from pgcelery.edges e
         join pgcelery.jobs j on j.id = e.child
-        where e.parent = child and octet_length(j.payload) < 65536
+        where e.parent = relay_v2.child and octet_length(j.payload) < 65536
         limit 1;
     end if;
 end
