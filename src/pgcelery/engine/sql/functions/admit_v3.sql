@@ -1,11 +1,15 @@
--- Let through what fits in these lines, which are locked. Each gets its turn by weight: a job's tag is
--- the virtual time at which its line's turn is (start-time fair queueing), so a line with a million
--- jobs is served once while another one is. A line has one debt wherever its jobs are: it is by how
--- much its tag is ahead of the clock that it counts by. `handed` are jobs for the caller to claim, at
--- most `room`, with the times at which they start; `woken` queues that got work; `struck` when runs are
--- to be cancelled.
+-- Let through what fits in these lines, which are locked, after `freed` slots of each were given back.
+-- Each gets its turn by weight: a job's tag is the virtual time at which its line's turn is (start-time
+-- fair queueing), so a line with a million jobs is served once while another one is. A line has one debt
+-- wherever its jobs are: it is by how much its tag is ahead of the clock that it counts by. `handed` are
+-- jobs for the caller to claim, at most `room`, with the times at which they start; `woken` queues that
+-- got work; `struck` when runs are to be cancelled.
+--
+-- Rows that one statement has found it finds again by their ctid: nothing moves them meanwhile, nor is
+-- what has replaced them taken for them, as its snapshot still sees them. Of what is joined here all but
+-- the clocks is large, and no index is on it: so nothing is joined that can be added up.
 create function pgcelery.admit_v3(
-    names text[], keys text[], room integer, queue_ids integer[],
+    names text[], keys text[], freed integer[], room integer, queue_ids integer[],
     out woken integer[], out handed text[], out handed_deliveries smallint[],
     out handed_at timestamptz[], out struck boolean
 )
@@ -14,13 +18,14 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_memoize = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
     line pgcelery.lines;
     at record;
-    slow_names text[];   -- lines where somebody waits who has other gates too
-    slow_keys text[];
+    slow_names text[];   -- lines that are looked at job by job: with a rate, with a strategy, or where
+    slow_keys text[];    -- somebody waits who has other gates too
     p record;
     peaks bigint[];
     lanes integer[];
@@ -28,27 +33,28 @@ begin
     struck := false;
     handed := '{}'::text[];
     handed_deliveries := '{}'::smallint[];
-    with open as (
-        select l.name, l.key, l.tag, l.lane, l.level, (1048576 / l.weight)::bigint as cost,
-               least(coalesce(l.slots - l.in_use, 1000), 1000) as free
-        from (select distinct u.name, u.key from unnest(names, keys) as u(name, key)) u
+    with looked as materialized (
+        select l.ctid as at, l.name, l.key, l.tag, l.lane, l.level, u.freed,
+               (1048576 / l.weight)::bigint as cost, l.rate is not null or l.strategy > 0 as slow,
+               least(coalesce(l.slots - greatest(0, l.in_use - u.freed), 1000), 1000) as free
+        from (select w.name, w.key, sum(w.freed)::integer as freed
+              from unnest(names, keys, freed) as w(name, key, freed)
+              group by w.name, w.key) u
         join pgcelery.lines l on l.name = u.name and l.key = u.key
-        where l.rate is null and l.strategy = 0
-          and (l.slots is null or l.in_use < l.slots)
     ), seen as (
-        select o.name, o.key, o.tag, o.lane, o.level, o.cost, w.priority, w.seq, w.queue_id,
-               row_number() over (partition by o.name, o.key order by w.priority, w.seq) - 1 as turn,
-               bool_or(w.flags & 8192 > 0) over (partition by o.name, o.key) as mixed
-        from open o
+        select k.at, k.name, k.key, k.tag, k.lane, k.level, k.cost, w.place, w.priority, w.seq,
+               w.queue_id,
+               row_number() over (partition by k.at order by w.priority, w.seq) - 1 as turn,
+               bool_or(w.flags & 8192 > 0) over (partition by k.at) as mixed
+        from looked k
         cross join lateral (
-            select i.priority, i.seq, i.queue_id, i.flags
+            select i.ctid as place, i.priority, i.seq, i.queue_id, i.flags
             from pgcelery.gated i
-            where i.name = o.name and i.key = o.key
+            where i.name = k.name and i.key = k.key
             order by i.priority, i.seq
-            limit o.free
+            limit k.free
         ) w
-    ), mixed as (
-        select distinct s.name, s.key from seen s where s.mixed
+        where not k.slow and k.free > 0
     ), clocks as materialized (
         select c.queue_id, c.priority, coalesce(
                    (select r.tag from pgcelery.ready r
@@ -59,7 +65,7 @@ begin
               union
               select s.lane, s.level from seen s where not s.mixed) c
     ), placed as (
-        select s.name, s.key, s.priority, s.seq, s.queue_id, s.cost, s.turn,
+        select s.at, s.place, s.cost, s.turn,
                c.tag + greatest(0, s.tag - case when s.lane = 0 then s.tag else h.tag end)
                + s.turn * s.cost as tag
         from seen s
@@ -69,48 +75,53 @@ begin
     ), gone as (
         delete from pgcelery.gated i
         using placed x
-        where i.name = x.name and i.key = x.key and i.priority = x.priority and i.seq = x.seq
-        returning x.name, x.key, x.queue_id, x.priority, x.tag, x.cost, x.turn, x.seq, i.job_id,
-                  i.deliveries, i.flags
+        where i.ctid = x.place
+        returning x.at, x.tag, x.cost, x.turn, i.queue_id, i.priority, i.seq, i.job_id, i.deliveries,
+                  i.flags
     ), passed as (
         insert into pgcelery.ready (queue_id, priority, tag, seq, job_id, deliveries, flags)
         select -g.queue_id, g.priority, g.tag, g.seq, g.job_id, g.deliveries, g.flags from gone g
-    ), last as (
-        select distinct on (g.name, g.key) g.name, g.key, g.queue_id, g.priority,
-               g.tag + g.cost as tag, count(*) over (partition by g.name, g.key)::integer as many
-        from gone g
-        order by g.name, g.key, g.turn desc
+    ), changes as (
+        select distinct on (c.at) c.at, c.tag, c.queue_id, c.priority,
+               sum(c.freed) over w as freed, sum(c.let) over w as let
+        from (select g.at, g.turn, g.tag + g.cost as tag, g.queue_id, g.priority, 0 as freed, 1 as let
+              from gone g
+              union all
+              select k.at, -1, k.tag, k.lane, k.level, k.freed, 0 from looked k where k.freed > 0) c
+        window w as (partition by c.at)
+        order by c.at, c.turn desc
     ), counted as (
         update pgcelery.lines l
-        set in_use = l.in_use + t.many, tag = t.tag, lane = t.queue_id, level = t.priority
-        from last t
-        where l.name = t.name and l.key = t.key
+        set in_use = greatest(0, l.in_use - c.freed) + c.let, tag = c.tag, lane = c.queue_id,
+            level = c.priority
+        from changes c
+        where l.ctid = c.at
     ), unended as (
         -- There may be more; or somebody was just deleting one of those, a cancel or a purge, which do not
         -- always lock its line, and whoever is behind that one was not looked at.
         insert into pgcelery.comers (name, key, queue_id)
-        select m.name, m.key, m.queue_id
-        from (select s.name, s.key, min(s.queue_id) as queue_id, count(*) as many
-              from seen s where not s.mixed group by s.name, s.key) m
-        left join last t on t.name = m.name and t.key = m.key
-        where t.many = 1000 or coalesce(t.many, 0) < m.many
+        select min(m.name), min(m.key), min(m.queue_id)
+        from (select s.at, s.name, s.key, s.queue_id, 0 as let from seen s where not s.mixed
+              union all
+              select g.at, null, null, null, 1 from gone g) m
+        group by m.at
+        having sum(m.let) = 1000 or sum(m.let) < count(*) filter (where m.let = 0)
         returning queue_id
+    ), slow as (
+        select k.name, k.key from looked k where k.slow
+        union
+        select s.name, s.key from seen s where s.mixed
     )
     select array_agg(t.queue_id), array_agg(t.tag),
-           array(select m.name from mixed m order by m.name, m.key),
-           array(select m.key from mixed m order by m.name, m.key),
+           array(select m.name from slow m order by m.name collate "C", m.key collate "C"),
+           array(select m.key from slow m order by m.name collate "C", m.key collate "C"),
            array(select u.queue_id from unended u)
     into lanes, peaks, slow_names, slow_keys, woken
     from (select g.queue_id, max(g.tag) as tag from gone g group by g.queue_id) t;
 
     for at in
-        select l.name, l.key
-        from (select distinct u.name, u.key from unnest(names, keys) as u(name, key)) u
-        join pgcelery.lines l on l.name = u.name and l.key = u.key
-        where l.rate is not null or l.strategy > 0
-           or exists (select from unnest(slow_names, slow_keys) as m(name, key)
-                      where m.name = l.name and m.key = l.key)
-        order by l.name, l.key
+        select u.name, u.key from unnest(slow_names, slow_keys) with ordinality as u(name, key, place)
+        order by u.place
     loop
         -- As it is after the ones before, whose jobs may have passed this one too.
         select * into line from pgcelery.lines l where l.name = at.name and l.key = at.key;

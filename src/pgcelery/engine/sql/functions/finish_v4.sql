@@ -1,7 +1,8 @@
 -- Record the end of runs: fenced by their tokens, with their results and their follow-up jobs, in the
 -- caller's transaction, which has to count them down at their children (free_v1 with what `parents`
 -- and `completed` say) and to look at the lines whose slots are given back (`names`, `keys`), which it
--- has locked. State 5 ends a run but not its job: that is parked until a follow-up, now or later, goes
+-- has locked. With `own_slots` the caller, who knows which slots they are, gives back those of the runs
+-- that have `ended`. State 5 ends a run but not its job: that is parked until a follow-up, now or later, goes
 -- on with its id. A token that is not current any more is late: kept in `late`, and
 -- nothing of it is applied, and a wish to cancel the run that is current stays. A repeat of an outcome that was recorded (the answer to it got lost) is
 -- not late and not repeated. Follow-ups join the workflow of the run that made them. Drops are jobs
@@ -16,8 +17,8 @@ create function pgcelery.finish_v4(
     f_expiries timestamptz[], f_max_deliveries smallint[], f_ttls double precision[],
     f_parents integer[], f_flags smallint[], f_rules text[],
     f_workflows text[], f_lives double precision[], f_edge_parents text[], f_edge_children text[],
-    d_tokens bigint[], d_ids text[],
-    out parents text[], out completed boolean[], out names text[], out keys text[],
+    d_tokens bigint[], d_ids text[], own_slots boolean,
+    out ended bigint[], out parents text[], out completed boolean[], out names text[], out keys text[],
     out late_ids text[], out late_reasons text[], out woken integer[], out told_ids text[], out told_channels text[]
 )
 language plpgsql
@@ -28,7 +29,6 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    ended bigint[];
     gated text[];
     dropped text[];
 begin
@@ -62,7 +62,7 @@ begin
            array_agg(g.id) filter (where g.flags & 2 = 2)
     into ended, parents, completed, gated
     from gone g;
-    if gated is not null then  -- before a follow-up with its id has other gates
+    if gated is not null and not own_slots then  -- before a follow-up with its id has other gates
         select r.names, r.keys into names, keys from pgcelery.release_v2(gated) r;
     end if;
 

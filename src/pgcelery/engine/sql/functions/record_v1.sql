@@ -72,7 +72,7 @@ begin
         began.worker_id, array[record_v1.run], array[record_v1.id], array[10::smallint],
         array[record_v1.result], array[record_v1.ttl_s], f_tokens, f_ids, f_queue_ids, f_priorities,
         f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls, f_parents,
-        f_flags, f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children, d_tokens, d_ids);
+        f_flags, f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children, d_tokens, d_ids, false);
     update pgcelery.results s
     set finished_at = s.finished_at + took, expires_at = s.expires_at + took
     where s.id = record_v1.id and s.token = record_v1.run and s.state = 10;

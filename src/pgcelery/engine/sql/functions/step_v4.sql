@@ -70,9 +70,12 @@ declare
     next_due timestamptz;
     next_turn timestamptz;
     came pgcelery.comers[];
-    doors pgcelery.gate[];
-    names text[];
+    slot_tokens bigint[];           -- slots of runs that have ended, if their tokens are current:
+    slot_names text[];              -- of which lines
+    slot_keys text[];
+    names text[];                   -- lines to look at,
     keys text[];
+    freed integer[];                -- and how many slots of each are given back
     others text[];
     others_failed boolean[];
     woken integer[];
@@ -121,7 +124,8 @@ begin
 
     -- All lines that this step will touch are locked first.
     if lined and cardinality(tokens) > 0 then
-        select array_agg(g) into doors
+        select array_agg(t.token), array_agg(g.name), array_agg(g.key)
+        into slot_tokens, slot_names, slot_keys
         from unnest(tokens) as t(token)
         join pgcelery.running r on r.token = t.token
         join pgcelery.jobs j on j.id = r.job_id
@@ -137,17 +141,13 @@ begin
             returning c
         )
         select array_agg(t.c order by (t.c).id) into came from taken t;
-        select array_agg(c.name), array_agg(c.key),
-               doors || array_agg(coalesce(c.own, row(c.name, c.key, null, null, null, null, null, null,
-                                                      null, null)::pgcelery.gate))
-        into names, keys, doors
-        from unnest(came) c;
+        select array_agg(c.name), array_agg(c.key), array_agg(0) into names, keys, freed
+        from (select distinct u.name, u.key from unnest(came) u) c;
     end if;
-    if doors is not null then
-        perform pgcelery.lock_lines_v1(doors);
-    end if;
-    if came is not null then
-        perform pgcelery.settle_v1(came);
+    if slot_tokens is not null or came is not null then
+        if pgcelery.lock_lines_v2(slot_names, slot_keys, came) then
+            perform pgcelery.settle_v1(came);
+        end if;
     end if;
     if next_turn <= now() then
         -- Whoever has one of these looks at it too; nobody waits out of order.
@@ -163,7 +163,9 @@ begin
             join pgcelery.lines l on l.name = d.name and l.key = d.key
             for update of l skip locked
         )
-        select names || array_agg(m.name), keys || array_agg(m.key) into names, keys from mine m;
+        select names || array_agg(m.name), keys || array_agg(m.key), freed || array_agg(0)
+        into names, keys, freed
+        from mine m;
     end if;
 
     if want > 0 and not known then
@@ -190,10 +192,14 @@ begin
                 me, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids, f_priorities,
                 f_names, f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls,
                 f_parents, f_flags, f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children,
-                d_tokens, d_ids);
+                d_tokens, d_ids, true);
             woken := f.woken;
-            names := names || f.names;
-            keys := keys || f.keys;
+            if slot_tokens is not null then
+                select names || array_agg(s.name), keys || array_agg(s.key), freed || array_agg(1)
+                into names, keys, freed
+                from unnest(slot_tokens, slot_names, slot_keys) as s(token, name, key)
+                where cardinality(f.ended) = cardinality(tokens) or s.token = any (f.ended);
+            end if;
             refused := f.late_ids;
             reasons := f.late_reasons;
             told := f.told_ids;
@@ -281,7 +287,7 @@ begin
     end if;
 
     if cardinality(names) > 0 then
-        select * into a from pgcelery.admit_v3(names, keys, remaining, turns);
+        select * into a from pgcelery.admit_v3(names, keys, freed, remaining, turns);
         woken := woken || a.woken;
         if cardinality(a.handed) > 0 then
             return query

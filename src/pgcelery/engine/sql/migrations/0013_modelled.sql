@@ -7,6 +7,7 @@
 -- install functions/join_v2.sql
 -- install functions/enqueue_v4.sql
 -- install functions/finish_v4.sql
+-- install functions/lock_lines_v2.sql
 -- install functions/admit_v3.sql
 -- install functions/watch_front_v1.sql
 -- install functions/take_past_v1.sql
@@ -56,7 +57,7 @@ begin
     from pgcelery.finish_v4(
         me, tokens, ids, states, results, ttls, f_tokens, f_ids, f_queue_ids, f_priorities, f_names,
         f_payloads, f_due_ats, f_delays, f_expiries, f_max_deliveries, f_ttls, f_parents, f_flags,
-        f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children, d_tokens, d_ids) v;
+        f_rules, f_workflows, f_lives, f_edge_parents, f_edge_children, d_tokens, d_ids, false) v;
 end
 $$;
 
