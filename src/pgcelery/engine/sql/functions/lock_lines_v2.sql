@@ -1,8 +1,12 @@
--- What lock_lines_v1 does, for a step: lock the lines of slots that are given back (`names`, `keys`) and
--- of newcomers, whose lines are made if they are missing. Mostly none is. Returns whether there is
--- anything for settle_v1 to do: a newcomer says something new of its line, or the line has a rate.
-create function pgcelery.lock_lines_v2(names text[], keys text[], came pgcelery.comers[])
-returns boolean
+-- What lock_lines_v1 does, for a step: lock the lines of slots that are given back (`slot_names`,
+-- `slot_keys`) and of newcomers, whose lines are made if they are missing; mostly none is. `names` and
+-- `keys` are those of the newcomers' lines that have to be looked at: a line that is full and just lets
+-- its jobs wait need not be, as whoever gives a slot back looks at it. `news`: a newcomer says something
+-- new of its line, or that has a rate, so that there is something for settle_v1 to do.
+create function pgcelery.lock_lines_v2(
+    slot_names text[], slot_keys text[], came pgcelery.comers[],
+    out names text[], out keys text[], out news boolean
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -12,9 +16,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     lacking boolean;
-    news boolean;
 begin
-    lock table pgcelery.limits in row share mode;
+    lock table pgcelery.limits in row share mode;  -- as in lock_lines_v1
     lacking := exists (select from unnest(came) c
                        where (c.own).strategy is not null
                          and (select true from pgcelery.lines l
@@ -23,34 +26,40 @@ begin
         with wanted as materialized (
             select distinct w.name collate "C" as name, w.key collate "C" as key, w.own, w.coming
             from (select s.name, s.key, null::pgcelery.gate as own, false as coming
-                  from unnest(names, keys) as s(name, key)
+                  from unnest(slot_names, slot_keys) as s(name, key)
                   union all
                   select c.name, c.key, c.own, true from unnest(came) c) w
             order by 1, 2
         ), locked as materialized (
-            select w.own, w.coming, l.own as known, l.rate
+            select w.name, w.key, w.coming, (w.own).strategy is not null as must,
+                   w.coming and (l.rate is not null
+                                 or ((w.own).strategy is not null and w.own is distinct from l.own)) as news,
+                   l.strategy = 0 and l.in_use >= l.slots as full
             from wanted w
-            cross join lateral (select i.own, i.rate from pgcelery.lines i
+            cross join lateral (select i.own, i.rate, i.strategy, i.in_use, i.slots
+                                from pgcelery.lines i
                                 where i.name = w.name and i.key = w.key
                                 limit 1 for update) l
         )
         select (select count(*) from wanted w where (w.own).strategy is not null)
-               > count(*) filter (where (k.own).strategy is not null),
-               bool_or(k.coming and (k.rate is not null
-                                     or ((k.own).strategy is not null and k.own is distinct from k.known)))
-        into lacking, news
+               > count(*) filter (where k.must),
+               bool_or(k.news),
+               array_agg(k.name) filter (where k.coming and (k.news or k.full is not true)),
+               array_agg(k.key) filter (where k.coming and (k.news or k.full is not true))
+        into lacking, news, names, keys
         from locked k;
     end if;
     if lacking then
         perform pgcelery.lock_lines_v1(array(
             select row(s.name, s.key, null, null, null, null, null, null, null, null)::pgcelery.gate
-            from unnest(names, keys) as s(name, key)
+            from unnest(slot_names, slot_keys) as s(name, key)
             union all
             select coalesce(c.own, row(c.name, c.key, null, null, null, null, null, null, null,
                                        null)::pgcelery.gate)
             from unnest(came) c));
         news := true;
+        select array_agg(c.name), array_agg(c.key) into names, keys
+        from (select distinct u.name, u.key from unnest(came) u) c;
     end if;
-    return news;
 end
 $$;

@@ -141,11 +141,13 @@ begin
             returning c
         )
         select array_agg(t.c order by (t.c).id) into came from taken t;
-        select array_agg(c.name), array_agg(c.key), array_agg(0) into names, keys, freed
-        from (select distinct u.name, u.key from unnest(came) u) c;
     end if;
     if slot_tokens is not null or came is not null then
-        if pgcelery.lock_lines_v2(slot_names, slot_keys, came) then
+        select * into n from pgcelery.lock_lines_v2(slot_names, slot_keys, came);
+        names := n.names;
+        keys := n.keys;
+        freed := array_fill(0, array[coalesce(cardinality(names), 0)]);
+        if n.news then
             perform pgcelery.settle_v1(came);
         end if;
     end if;
