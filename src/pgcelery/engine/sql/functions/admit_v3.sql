@@ -5,9 +5,9 @@
 -- jobs for the caller to claim, at most `room`, with the times at which they start; `woken` queues that
 -- got work; `struck` when runs are to be cancelled.
 --
--- Rows that one statement has found it finds again by their ctid: nothing moves them meanwhile, nor is
--- what has replaced them taken for them, as its snapshot still sees them. Of what is joined here all but
--- the clocks is large, and no index is on it: so nothing is joined that can be added up.
+-- Rows that one statement has found it finds again by their ctid: its snapshot keeps them where they are.
+-- Nothing is joined that was found here, but for the few clocks: without an index that would take as long
+-- as the square of the lines.
 create function pgcelery.admit_v3(
     names text[], keys text[], freed integer[], room integer, queue_ids integer[],
     out woken integer[], out handed text[], out handed_deliveries smallint[],
@@ -36,7 +36,7 @@ begin
     with looked as materialized (
         select l.ctid as at, l.name, l.key, l.tag, l.lane, l.level, u.freed,
                (1048576 / l.weight)::bigint as cost, l.rate is not null or l.strategy > 0 as slow,
-               least(coalesce(l.slots - greatest(0, l.in_use - u.freed), 1000), 1000) as free
+               greatest(0, least(coalesce(l.slots - greatest(0, l.in_use - u.freed), 1000), 1000)) as free
         from (select w.name, w.key, sum(w.freed)::integer as freed
               from unnest(names, keys, freed) as w(name, key, freed)
               group by w.name, w.key) u
@@ -100,12 +100,12 @@ begin
         -- There may be more; or somebody was just deleting one of those, a cancel or a purge, which do not
         -- always lock its line, and whoever is behind that one was not looked at.
         insert into pgcelery.comers (name, key, queue_id)
-        select min(m.name), min(m.key), min(m.queue_id)
-        from (select s.at, s.name, s.key, s.queue_id, 0 as let from seen s where not s.mixed
-              union all
-              select g.at, null, null, null, 1 from gone g) m
-        group by m.at
-        having sum(m.let) = 1000 or sum(m.let) < count(*) filter (where m.let = 0)
+        select s.name, s.key, s.queue_id
+        from seen s
+        where not s.mixed
+          and (s.turn = 999
+               or (s.turn = 0 and (select count(*) from gone)
+                                  < (select count(*) from seen x where not x.mixed)))
         returning queue_id
     ), slow as (
         select k.name, k.key from looked k where k.slow
