@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from pgcelery.engine import Client, Gate, NewJob, Outcome, State, placement
+from pgcelery.engine.arrays import BigintArray
 from tests.support.jobs import new_job
-from tests.support.nodes import Claim, SimNode, connect
+from tests.support.nodes import Claim, SimNode, call, connect
 from tests.support.wait import wait_for
 
 A, B = Gate("a", slots=1), Gate("b", slots=1)
@@ -160,6 +161,53 @@ def test_whoever_waits_behind_one_that_is_just_cancelled_is_let_through(
                 wait_for(lambda: _blocked(look, conn))
         thread.join(10)
     assert ids(settled(node)) == [next_one.id]
+
+
+def test_a_run_that_is_just_taken_away_gives_its_slot_back_once(
+    dsn: str, client: Client, node: SimNode, conn: psycopg.Connection[Any]
+):
+    client.enqueue([gated(A._replace(slots=3)) for _ in range(3)])
+    lost, ended, kept = settled(node)
+    outcomes = [Outcome(run.job_id, run.token, State.COMPLETED) for run in (lost, ended)]
+    late: list[str] = []
+    with closing(connect(dsn)) as second:
+        with second.transaction():
+            known = BigintArray.of([ended.token, kept.token])
+            call(second, "reclaim", [node.id, known])
+            thread = threading.Thread(target=lambda: late.extend(node.step(0, outcomes).late))
+            thread.start()
+            with closing(connect(dsn)) as look:
+                wait_for(lambda: _blocked(look, conn))
+        thread.join(10)
+    assert late == [lost.job_id]
+    assert ids(settled(node)) == [lost.job_id]
+    assert in_use(conn) == {"a": 2}
+
+
+def test_a_line_that_lets_more_through_than_one_step_looks_at_is_looked_at_again(
+    client: Client, node: SimNode, conn: psycopg.Connection[Any]
+):
+    client.enqueue([gated(A._replace(slots=None)) for _ in range(1001)])
+    node.step(0)
+    assert in_use(conn) == {"a": 1000}
+    node.step(0)
+    assert in_use(conn) == {"a": 1001}
+
+
+def test_a_newcomer_in_a_full_line_waits_for_whoever_gives_a_slot_back(
+    client: Client, node: SimNode, conn: psycopg.Connection[Any]
+):
+    first, second, third = gated(), gated(), gated(A._replace(slots=2))
+    client.enqueue([first])
+    (run,) = settled(node)
+    client.enqueue([second])
+    assert settled(node) == []
+    assert conn.execute("select count(*) from pgcelery.comers").fetchone() == (0,)
+    client.enqueue([third])
+    (next_run,) = settled(node)
+    assert next_run.job_id == second.id, "the newest says how many places there are"
+    answer = node.finish(run, want=10)
+    assert ids([*answer.claims, *settled(node)]) == [third.id]
 
 
 def _blocked(by: psycopg.Connection[Any], whom: psycopg.Connection[Any]) -> bool:

@@ -141,6 +141,7 @@ MUTATIONS = [
 #: of what the model of limits holds
 OF_GATES = [
     Mutation("slots: not given back", "release_v2", "l.in_use - f.slots", "l.in_use"),
+    Mutation("slots: not given back by a step", "admit_v3", "l.in_use - c.freed", "l.in_use"),
     Mutation("slots: more than there are", "pass_v1", "other.in_use >= other.slots", "false"),
 ]
 
