@@ -126,7 +126,7 @@ def secured(server_dsn: str) -> Iterator[Secured]:
 
 
 PRODUCERS = {
-    "enqueue", "cancel", "intern", "intern_place", "open_latch", "close_latch", "drop_latch",
+    "enqueue", "enqueue_one", "cancel", "intern", "intern_place", "open_latch", "close_latch", "drop_latch",
     "fetch", "failures", "await",
 }  # fmt: skip
 

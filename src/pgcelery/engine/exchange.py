@@ -12,6 +12,7 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -64,12 +65,22 @@ def exchange(conn: Connection, first: Request, *others: Request, prepare: bool =
 
 def _once(conn: Connection, requests: Sequence[Request], prepare: bool) -> Rows:
     pg = conn.pgconn
+    if len(requests) == 1 and (not prepare or requests[0][0].name in conn.known):
+        _send(conn, *requests[0], prepare)  # what a pipeline costs buys nothing here
+        return _rows(conn, requests, _answers(pg, None))
     pg.enter_pipeline_mode()
     for statement, params in requests:
         _send(conn, statement, params, prepare)
         pg.pipeline_sync()
     answers = _answers(pg, len(requests))
     pg.exit_pipeline_mode()
+    return _rows(conn, requests, answers)
+
+
+def _rows(
+    conn: Connection, requests: Sequence[Request], answers: list[list[pq.abc.PGresult]]
+) -> Rows:
+    """Give the rows of the first, or raise its refusal; note which statements are known now."""
     rows: Rows = []
     for place, results in enumerate(answers):
         for result in results:
@@ -89,8 +100,8 @@ def _once(conn: Connection, requests: Sequence[Request], prepare: bool) -> Rows:
 def _send(
     conn: Connection, statement: Statement, params: Sequence[bytes | None], prepare: bool
 ) -> None:
-    pg, name, oids = conn.pgconn, statement.name, statement.oids
-    formats = [int(oid not in _TEXTUAL) for oid in oids]
+    pg, (name, _, oids) = conn.pgconn, statement
+    formats = _formats(oids)
     if prepare:
         if name not in conn.known:
             pg.send_prepare(name, statement.text, oids)
@@ -99,8 +110,18 @@ def _send(
         pg.send_query_params(statement.text, params, oids, formats, result_format=pq.Format.BINARY)
 
 
-def _answers(pg: pq.abc.PGconn, count: int) -> list[list[pq.abc.PGresult]]:
-    """Send what is buffered, and gather results until every statement's transaction has ended."""
+@cache
+def _formats(oids: tuple[int, ...]) -> list[int]:
+    return [int(oid not in _TEXTUAL) for oid in oids]
+
+
+def _answers(pg: pq.abc.PGconn, count: int | None) -> list[list[pq.abc.PGresult]]:
+    """Send what is buffered, and gather results until every statement's transaction has ended.
+
+    Args:
+        pg: The connection.
+        count: Statements in the pipeline; None for a single one without.
+    """
     waiting = select.poll()
     waiting.register(pg.socket, select.POLLIN)
     answers: list[list[pq.abc.PGresult]] = [[]]
@@ -117,6 +138,8 @@ def _answers(pg: pq.abc.PGconn, count: int) -> list[list[pq.abc.PGresult]]:
         if result is None:
             if pg.status == pq.ConnStatus.BAD:
                 raise psycopg.OperationalError(pg.get_error_message())
+            if count is None:
+                return answers
         elif result.status == pq.ExecStatus.PIPELINE_SYNC:
             if len(answers) == count:
                 return answers
