@@ -177,6 +177,11 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
                     return found
         return _NOT_SET
 
+    def several(self, *keys: str) -> list[Any]:
+        """Read settings at once, each as ``self[key]`` does; None for one that there is not."""
+        find = self._find
+        return [None if (found := find(key)) is _NOT_SET else found for key in keys]
+
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
 
