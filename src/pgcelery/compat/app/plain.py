@@ -6,6 +6,7 @@ waits. All that a message says is then known from a few values, by which `heads`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from pgcelery.compat.app.envelope import check_text, repr_args, repr_kwargs
 from pgcelery.compat.app.heads import quote
 from pgcelery.compat.message import Message
 from pgcelery.compat.serialization import dump
-from pgcelery.compat.utils.nodenames import anon_nodename
+from pgcelery.engine import NewJob
 
 __all__ = ("Draft", "draft")
 
@@ -27,37 +28,46 @@ _TEXT = (str, type(None))
 #: Options that have blanks of their own in a head, or are where it goes to.
 _VARYING = frozenset(("group_id", "group_index", "root_id", "parent_id", "reply_to", "queue"))
 
-#: Options that are no part of a head only if they are None.
-_MUST_BE_NONE = (
-    *("link", "link_error", "chain", "chord", "stamped_headers", "compression", "retry_policy"),
-    *("argsrepr", "kwargsrepr", "origin", "exchange", "routing_key", "exchange_type"),
+#: Options that make a call unusual if they are not None.
+_UNUSUAL = frozenset(
+    (
+        *("link", "link_error", "chain", "chord", "stamped_headers", "compression", "retry_policy"),
+        *("argsrepr", "kwargsrepr", "origin", "exchange", "routing_key", "exchange_type"),
+    )
+)
+
+_SETTINGS = (
+    "task_serializer",
+    "task_compression",
+    "task_default_delivery_mode",
+    "task_send_sent_event",
+    "task_publish_retry",
+    "task_publish_retry_policy",
 )
 
 
 class Draft(NamedTuple):
-    """A call that is plain, ready to be written.
+    """A call that is plain.
 
     Attributes:
+        payload: Its message, written; None if nobody has learnt its head yet.
         key: All that its head says but the blanks.
-        blanks: As `Heads.write` takes them.
-        body: Encoded.
         kinds: Content type and encoding of the body.
         queue: Name of its queue.
         exchange: Of its delivery info.
         routing_key: Of its delivery info.
+        retry: The setting.
+        retry_policy: The setting, copied.
     """
 
+    payload: bytes | None
     key: Hashable
-    blanks: Mapping[str, str]
-    body: bytes
     kinds: tuple[str, str]
     queue: str
     exchange: str
     routing_key: str
-
-    def payload(self, app: Any) -> bytes | None:
-        """Write it; None if nobody has learnt its head yet."""
-        return app._heads.write(self.key, self.blanks, self.body)  # type: ignore[no-any-return]
+    retry: bool
+    retry_policy: dict[str, Any]
 
     def learn(self, app: Any, headers: dict[str, Any], properties: dict[str, Any]) -> None:
         """Keep the head of the message that was made of the call in full."""
@@ -65,20 +75,13 @@ class Draft(NamedTuple):
 
 
 def draft(
-    app: Any,
-    name: str,
-    task_id: str,
-    args: Any,
-    kwargs: Any,
-    options: Mapping[str, Any],
-    *limits: Any,
+    app: Any, shape: NewJob, args: Any, kwargs: Any, options: Mapping[str, Any], *limits: Any
 ) -> Draft | None:
-    """Draft a call that is to be sent at once; None if it is not plain.
+    """Write a call that is to be sent at once; None if it is not plain.
 
     Args:
         app: The application.
-        name: Name of the task.
-        task_id: The call's id.
+        shape: Its job, so far.
         args: Positional arguments, or None.
         kwargs: Keyword arguments, or None.
         options: Those that are left when it has been routed; not changed.
@@ -88,50 +91,54 @@ def draft(
         kombu.exceptions.EncodeError: Arguments that the serializer cannot say.
     """
     if (
-        "correlation_id" in options
-        or signals.before_task_publish.receivers
+        signals.before_task_publish.receivers
         or signals.after_task_publish.receivers
         or signals.task_sent.receivers
+        or "correlation_id" in options
     ):
         return None
-    get = options.get
-    for option in _MUST_BE_NONE:
-        if get(option) is not None:
+    serializer, compression, mode, tells, retry, policy = app.conf.several(_SETTINGS)
+    if compression or tells:
+        return None
+    rest = {}
+    for option, value in options.items():
+        if option in _UNUSUAL and value is not None:
             return None
-    serializer, compression, mode, tells = app.conf.several(
-        "task_serializer", "task_compression", "task_default_delivery_mode", "task_send_sent_event"
-    )
-    rest = {option: value for option, value in options.items() if option not in _VARYING}
-    said = (name, mode, anon_nodename(), *limits, *rest.values())
+        if option not in _VARYING:
+            rest[option] = value
+    said = (shape.name, os.getpid(), mode, *limits, *rest.values())
     types = tuple(map(type, said))
-    places = _places(app, task_id, options)
-    if compression or tells or places is None or not _VALUES.issuperset(types):
+    blanks = _blanks(app, shape.id, options)
+    if blanks is None or not _VALUES.issuperset(types):
         return None
     destinations = app.amqp.resolve_queue(options)
     if len(destinations) != 1:
         return None
     ((queue, info),) = destinations
-    args, kwargs = args or (), kwargs or {}
-    *kinds, body, _ = dump((args, kwargs, _EMBED), get("serializer") or serializer)
     exchange, routing_key = info["exchange"], info["routing_key"]
-    places["argsrepr"] = quote(repr_args(app, args, 1024))
-    places["kwargsrepr"] = quote(repr_kwargs(app, kwargs, 1024))
-    places["exchange"], places["routing_key"] = quote(exchange), quote(routing_key)
-    key = (said, types, tuple(rest), *kinds)
+    args, kwargs = args or (), kwargs or {}
+    kind, encoding, body, _ = dump((args, kwargs, _EMBED), rest.get("serializer") or serializer)
+    blanks["argsrepr"] = quote(repr_args(app, args, 1024))
+    blanks["kwargsrepr"] = quote(repr_kwargs(app, kwargs, 1024))
+    blanks["exchange"], blanks["routing_key"] = quote(exchange), quote(routing_key)
+    key = (said, types, tuple(rest), kind, encoding)
     return Draft(
-        key, places, body, (kinds[0], kinds[1]), check_text("queue", queue), exchange, routing_key
+        app._heads.write(key, blanks, body),
+        key,
+        (kind, encoding),
+        check_text("queue", queue),
+        exchange,
+        routing_key,
+        retry,
+        {**policy},
     )
 
 
-def _places(app: Any, task_id: str, options: Mapping[str, Any]) -> dict[str, str] | None:
+def _blanks(app: Any, task_id: str, options: Mapping[str, Any]) -> dict[str, str] | None:
     """Give the blanks that are ids; None if one has a type that it should not have."""
     get = options.get
-    group, index, root, parent = (
-        get("group_id"),
-        get("group_index"),
-        get("root_id"),
-        get("parent_id"),
-    )
+    group, index = get("group_id"), get("group_index")
+    root, parent = get("root_id"), get("parent_id")
     reply_to = get("reply_to") or app.thread_oid
     if not (
         isinstance(group, _TEXT)

@@ -228,28 +228,19 @@ def build(
     if when.expires_at is not None:
         options["expiration"] = _expiration(task_id, when.expires_at)
     _inherit(app, options)
-    shape = _shape(app, task_id, name, when, task_type, waits)._replace(
-        awaited=bool(options.get("chord")), **shares
-    )
+    shape = _shape(app, task_id, name, when, task_type, waits, options, shares)
+    said = {
+        "ignore_result": ignore_result,
+        "time_limit": limits["time_limit"],
+        "soft_time_limit": limits["soft_time_limit"],
+    }
     draft = None
     if when is AT_ONCE and not (waits or headers) and chain_link is None:
-        rest = ignore_result, limits["time_limit"], limits["soft_time_limit"]
-        draft = plain.draft(app, name, task_id, args, kwargs, options, *rest)
-        payload = None if draft is None else draft.payload(app)
-        if draft is not None and payload is not None:
-            return _drafted(app, shape, draft, payload, options)
-    envelope = seal(
-        app,
-        task_id,
-        name,
-        args,
-        kwargs,
-        when,
-        ignore_result=ignore_result,
-        time_limit=limits["time_limit"],
-        soft_time_limit=limits["soft_time_limit"],
-        **fields.take(app, options),
-    )
+        draft = plain.draft(app, shape, args, kwargs, options, *said.values())
+        if draft is not None and draft.payload is not None:
+            return _drafted(app, shape, draft, draft.payload, options)
+    own = fields.take(app, options)
+    envelope = seal(app, task_id, name, args, kwargs, when, **said, **own)
     if headers:
         envelope.headers.update(headers)
     envelope.headers.update(waits)
@@ -263,7 +254,14 @@ def build(
 
 
 def _shape(
-    app: Any, task_id: str, name: str, when: Times, task_type: Any, waits: Mapping[str, Any]
+    app: Any,
+    task_id: str,
+    name: str,
+    when: Times,
+    task_type: Any,
+    waits: Mapping[str, Any],
+    options: Mapping[str, Any],
+    shares: Mapping[str, Any],
 ) -> NewJob:
     """The job without what only its queue and its message say."""
     late = app.conf.task_acks_late if task_type is None else task_type.acks_late
@@ -277,8 +275,10 @@ def _shape(
         expires_at=None if "chord_lives" in waits else when.expires_at,
         lives_s=waits.get("chord_lives"),
         max_deliveries=MAX_DELIVERIES if late else 1,
-        ttl_s=fields.ttl_s(app.conf.result_expires),
-        parents=inputs.parents(waits),
+        ttl_s=fields.ttl_s(app.conf["result_expires"]),
+        parents=inputs.parents(waits) if waits else (),
+        awaited=bool(options.get("chord")),
+        **shares,
     )
 
 
@@ -321,7 +321,6 @@ def _drafted(
     app: Any, shape: NewJob, draft: plain.Draft, payload: bytes, options: Mapping[str, Any]
 ) -> Outgoing:
     """Do what `_address` does for a call whose message is written."""
-    default, policy = app.conf.several("task_publish_retry", "task_publish_retry_policy")
     retry = options.get("retry")
     priority = app._rulebook.priorities.to_engine(options.get("priority"))
     return Outgoing(
@@ -331,8 +330,8 @@ def _drafted(
         envelope=None,
         exchange=draft.exchange,
         routing_key=draft.routing_key,
-        retry=default if retry is None else retry,
-        retry_policy={**policy},
+        retry=draft.retry if retry is None else retry,
+        retry_policy=draft.retry_policy,
     )
 
 
