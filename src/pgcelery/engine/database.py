@@ -25,7 +25,7 @@ from psycopg.rows import TupleRow
 from pgcelery.engine import arrays
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.errors import DatabaseUnavailable, NotPermitted, PoolTimeout, SchemaMismatch
-from pgcelery.engine.exchange import Connection, Request, exchange
+from pgcelery.engine.exchange import Connection, Request, exchange, settle
 from pgcelery.engine.link import Rows
 from pgcelery.engine.tcp import tcp_options
 
@@ -136,6 +136,15 @@ def outlived(act: Callable[[], T], deadline: float | None) -> T:
             pause_s = min(pause_s * 2, _AWAY_S[1])
 
 
+def _settled(conn: Connection) -> bool:
+    """Read what it still has to say; whether it is well."""
+    try:
+        settle(conn)
+    except psycopg.Error:
+        conn.close()
+    return not conn.closed
+
+
 class Connections:
     """A bounded stack of connections; the one used last is used next. Thread-safe."""
 
@@ -190,15 +199,15 @@ class Connections:
     def _take(self) -> Connection:
         while self._idle:
             conn = self._idle.pop()
-            if not conn.closed:
+            if _settled(conn):
                 return conn
         return connect(self._config)
 
     def _give_back(self, conn: Connection) -> None:
         if conn.closed:
             return
-        status = conn.info.transaction_status
-        if status == psycopg.pq.TransactionStatus.IDLE:
+        status = conn.pgconn.transaction_status
+        if conn.owed or status == psycopg.pq.TransactionStatus.IDLE:
             self._idle.append(conn)
         else:
             conn.close()

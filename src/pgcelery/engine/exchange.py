@@ -10,8 +10,8 @@ Promise P22 of docs/guarantees.md.
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -34,15 +34,18 @@ class Connection(psycopg.Connection[TupleRow]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.known: set[bytes] = set()
+        #: sent, and their answers not read: `settle` comes before anything else
+        self.owed: tuple[Request, ...] = ()
 
 
 def exchange(conn: Connection, first: Request, *others: Request, prepare: bool = True) -> Rows:
-    """Run statements in one round trip, each in a transaction of its own; return the first's rows.
+    """Run statements in a row, each in a transaction of its own; return the first's rows.
 
-    Those after the first are asked for and not insisted on: their refusal is nobody's concern.
+    It returns when the first is done. Those after it are asked for and not insisted on: their
+    refusal is nobody's concern, and their answers wait for `settle`.
 
     Args:
-        conn: Idle, in autocommit mode. It is closed if this is interrupted.
+        conn: Idle, settled and in autocommit mode. It is closed if this is interrupted.
         first: A statement, and its parameters in binary, or as text where they are not arrays.
         others: More of them, run whether or not the first is refused.
         prepare: Whether to prepare them; not behind a transaction pooler.
@@ -50,11 +53,33 @@ def exchange(conn: Connection, first: Request, *others: Request, prepare: bool =
     Raises:
         psycopg.Error: The first was refused, or the connection broke.
     """
-    try:
+    with _uninterrupted(conn):
         try:
             return _once(conn, (first, *others), prepare)
         except _THROWN_AWAY:
+            settle(conn)
             return _once(conn, (first, *others), prepare)
+
+
+def settle(conn: Connection) -> None:
+    """Read the answers that an `exchange` did not wait for. Closes it if this is interrupted.
+
+    Raises:
+        psycopg.Error: The connection broke.
+    """
+    if conn.owed:
+        with _uninterrupted(conn):
+            answers = _answers(conn.pgconn, len(conn.owed))
+            conn.pgconn.exit_pipeline_mode()
+            owed, conn.owed = conn.owed, ()
+            for request, results in zip(owed, answers, strict=True):
+                _note(conn, request, results)
+
+
+@contextmanager
+def _uninterrupted(conn: Connection) -> Iterator[None]:
+    try:
+        yield
     except BaseException as exc:
         if not isinstance(exc, psycopg.Error):  # Ctrl-C: what it asked for should not come true
             with suppress(psycopg.Error):
@@ -63,38 +88,39 @@ def exchange(conn: Connection, first: Request, *others: Request, prepare: bool =
         raise
 
 
-def _once(conn: Connection, requests: Sequence[Request], prepare: bool) -> Rows:
-    pg = conn.pgconn
-    if len(requests) == 1 and (not prepare or requests[0][0].name in conn.known):
-        _send(conn, *requests[0], prepare)  # what a pipeline costs buys nothing here
-        return _rows(conn, requests, _answers(pg, None))
-    pg.enter_pipeline_mode()
-    for statement, params in requests:
-        _send(conn, statement, params, prepare)
-        pg.pipeline_sync()
-    answers = _answers(pg, len(requests))
-    pg.exit_pipeline_mode()
-    return _rows(conn, requests, answers)
+def _once(conn: Connection, requests: tuple[Request, ...], prepare: bool) -> Rows:
+    pg, first = conn.pgconn, requests[0]
+    if len(requests) == 1 and (not prepare or first[0].name in conn.known):
+        _send(conn, *first, prepare)  # what a pipeline costs buys nothing here
+        (results,) = _answers(pg, None)
+    else:
+        pg.enter_pipeline_mode()
+        for request in requests:
+            _send(conn, *request, prepare)
+            pg.pipeline_sync()
+        (results,) = _answers(pg, 1)
+        conn.owed = requests[1:]
+        if not conn.owed:
+            pg.exit_pipeline_mode()
+    error = _note(conn, first, results)
+    if error is not None:
+        raise error
+    return next((cells(one) for one in results if one.status == pq.ExecStatus.TUPLES_OK), [])
 
 
-def _rows(
-    conn: Connection, requests: Sequence[Request], answers: list[list[pq.abc.PGresult]]
-) -> Rows:
-    """Give the rows of the first, or raise its refusal; note which statements are known now."""
-    rows: Rows = []
-    for place, results in enumerate(answers):
-        for result in results:
-            if result.status == pq.ExecStatus.COMMAND_OK:
-                conn.known.add(requests[place][0].name)
-            elif result.status == pq.ExecStatus.TUPLES_OK and place == 0:
-                rows = cells(result)
-            elif result.status == pq.ExecStatus.FATAL_ERROR:
-                error = psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
-                if isinstance(error, _THROWN_AWAY):
-                    conn.known.discard(requests[place][0].name)
-                if place == 0:
-                    raise error
-    return rows
+def _note(
+    conn: Connection, request: Request, results: list[pq.abc.PGresult]
+) -> psycopg.Error | None:
+    """Note whether a statement is prepared now; give its refusal."""
+    for result in results:
+        if result.status == pq.ExecStatus.COMMAND_OK:
+            conn.known.add(request[0].name)
+        elif result.status == pq.ExecStatus.FATAL_ERROR:
+            error = psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
+            if isinstance(error, _THROWN_AWAY):
+                conn.known.discard(request[0].name)
+            return error
+    return None
 
 
 def _send(
@@ -116,11 +142,11 @@ def _formats(oids: tuple[int, ...]) -> list[int]:
 
 
 def _answers(pg: pq.abc.PGconn, count: int | None) -> list[list[pq.abc.PGresult]]:
-    """Send what is buffered, and gather results until every statement's transaction has ended.
+    """Send what is buffered, and gather results until the transactions of statements have ended.
 
     Args:
         pg: The connection.
-        count: Statements in the pipeline; None for a single one without.
+        count: Of how many statements in the pipeline; None for a single one without.
     """
     waiting = select.poll()
     waiting.register(pg.socket, select.POLLIN)
