@@ -175,7 +175,9 @@ class Client(Workflows, Latches, Queues, Limits, Waiting, Telling):
     def _enqueue_one(self, job: NewJob) -> dict[str, str]:
         """Do the same for the job that is sent all day."""
         key = queue_key(job)
-        queue_id = self.intern_places((key,))[key]
+        queue_id = self._place_ids.get(key) if job.placement else self._queue_ids.get(job.queue)
+        if queue_id is None:
+            queue_id = self.intern_places((key,))[key]
         failpoint("enqueue.begins")
         insert = (self._sql.enqueue_one, of_plain(job, queue_id))
         ((existed,),) = self._connections.ask(insert, *self._tells((queue_id,)))

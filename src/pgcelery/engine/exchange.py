@@ -10,8 +10,8 @@ Promise P22 of docs/guarantees.md.
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -53,12 +53,15 @@ def exchange(conn: Connection, first: Request, *others: Request, prepare: bool =
     Raises:
         psycopg.Error: The first was refused, or the connection broke.
     """
-    with _uninterrupted(conn):
+    try:
         try:
             return _once(conn, (first, *others), prepare)
         except _THROWN_AWAY:
             settle(conn)
             return _once(conn, (first, *others), prepare)
+    except BaseException as exc:
+        _interrupted(conn, exc)
+        raise
 
 
 def settle(conn: Connection) -> None:
@@ -67,25 +70,24 @@ def settle(conn: Connection) -> None:
     Raises:
         psycopg.Error: The connection broke.
     """
-    if conn.owed:
-        with _uninterrupted(conn):
-            answers = _answers(conn.pgconn, len(conn.owed))
-            conn.pgconn.exit_pipeline_mode()
-            owed, conn.owed = conn.owed, ()
-            for request, results in zip(owed, answers, strict=True):
-                _note(conn, request, results)
-
-
-@contextmanager
-def _uninterrupted(conn: Connection) -> Iterator[None]:
+    if not conn.owed:
+        return
     try:
-        yield
+        answers = _answers(conn.pgconn, len(conn.owed))
+        conn.pgconn.exit_pipeline_mode()
     except BaseException as exc:
-        if not isinstance(exc, psycopg.Error):  # Ctrl-C: what it asked for should not come true
-            with suppress(psycopg.Error):
-                conn.cancel_safe(timeout=_CANCEL_S)
-            conn.close()
+        _interrupted(conn, exc)
         raise
+    owed, conn.owed = conn.owed, ()
+    for request, results in zip(owed, answers, strict=True):
+        _note(conn, request, results)
+
+
+def _interrupted(conn: Connection, exc: BaseException) -> None:
+    if not isinstance(exc, psycopg.Error):  # Ctrl-C: what it asked for should not come true
+        with suppress(psycopg.Error):
+            conn.cancel_safe(timeout=_CANCEL_S)
+        conn.close()
 
 
 def _once(conn: Connection, requests: tuple[Request, ...], prepare: bool) -> Rows:
