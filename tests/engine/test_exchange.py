@@ -5,7 +5,10 @@ Promise P2 of docs/guarantees.md.
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +16,7 @@ import psycopg
 import pytest
 
 from pgcelery.engine import Client, DatabaseUnavailable, EngineConfig, NewJob, SchemaMismatch
+from pgcelery.engine.link import Statement
 from tests.support.wait import wait_for
 
 
@@ -108,3 +112,68 @@ def test_an_interrupted_enqueue_is_cancelled(
         thread.join()
     assert client.enqueue([job("c")]) == {}
     assert client.job("b") is None
+
+
+def telling(client: Client, text: bytes) -> None:
+    """Have another statement wake the workers."""
+    tell = Statement(b"told otherwise", text, client._sql.tell.oids)
+    client._sql = client._sql._replace(tell=tell)
+    client._told_at.clear()
+
+
+def test_it_returns_before_the_workers_are_woken(
+    client: Client, admin: psycopg.Connection, dsn: str
+):
+    client.enqueue([job("a")])
+    telling(client, b"select pg_advisory_xact_lock(7), pg_notify($1, $2)")
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("listen pgcelery")
+        admin.execute("select pg_advisory_lock(7)")
+        assert client.enqueue([job("b")]) == {}
+        assert admin.execute("select from pgcelery.ready where job_id = 'b'").fetchone() is not None
+        assert list(other.notifies(timeout=0)) == []
+        admin.execute("select pg_advisory_unlock(7)")
+        assert client.job("b") is not None  # on the same connection
+        assert len(backends(admin)) == 2
+        assert len(list(other.notifies(timeout=5, stop_after=1))) == 1
+
+
+def test_a_waking_that_is_refused_is_nobodys_concern(client: Client, admin: psycopg.Connection):
+    client.enqueue([job("a")])
+    before = backends(admin)
+    for text in (b"select 1 / 0, $1, $2", b"no statement $1 $2"):
+        telling(client, text)
+        assert client.enqueue([job(f"{text!r}")]) == {}
+        assert client.job(f"{text!r}") is not None
+    assert client.enqueue([job("a"), job("c")]) == {"a": "a"}
+    assert backends(admin) == before
+
+
+def test_a_connection_that_dies_while_it_wakes_is_replaced(
+    client: Client, admin: psycopg.Connection
+):
+    client.enqueue([job("a")])
+    telling(client, b"select pg_terminate_backend(pg_backend_pid()), $1, $2")
+    assert client.enqueue([job("b")]) == {}
+    telling(client, b"select pg_notify($1, $2)")
+    assert client.enqueue([job("b")]) == {"b": "b"}
+
+
+ENDS = {"closing": "client.close()", "exiting": "pass", "ending at once": "os._exit(0)"}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_who_ends_right_after_it_wakes_workers_all_the_same(dsn: str, end: str, size: int):
+    program = f"""
+import os
+from pgcelery.engine import Client, EngineConfig, NewJob
+client = Client(EngineConfig(dsn=os.environ["DSN"]))
+client.enqueue([NewJob("a", "q", "n", bytes({size}))])
+{end}
+"""
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("listen pgcelery")
+        subprocess.run([sys.executable, "-c", program], env=os.environ | {"DSN": dsn}, check=True)
+        assert other.execute("select from pgcelery.ready where job_id = 'a'").fetchone() is not None
+        assert len(list(other.notifies(timeout=5, stop_after=1))) == 1

@@ -14,7 +14,7 @@ from typing import Any
 from kombu.exceptions import DecodeError
 from kombu.utils.json import JSONEncoder, object_hook
 
-__all__ = ("Message", "decode", "encode")
+__all__ = ("Message", "decode", "encode", "head_of", "join")
 
 #: Version of the framing, then the length of the JSON head; the body is the rest.
 _FRAME = Struct(">BI")
@@ -41,10 +41,23 @@ def encode(message: Message) -> bytes:
     Raises:
         TypeError: A header or property that JSON cannot say.
     """
-    head = _dump_head(
+    return join(head_of(message), message.body)
+
+
+def head_of(message: Message) -> str:
+    """Write the head of a message, in ASCII.
+
+    Raises:
+        TypeError: A header or property that JSON cannot say.
+    """
+    return _dump_head(
         (message.headers, message.properties, message.content_type, message.content_encoding)
-    ).encode("ascii")
-    return _FRAME.pack(_VERSION, len(head)) + head + message.body
+    )
+
+
+def join(head: str, body: bytes) -> bytes:
+    """Give the payload with a head that is written already."""
+    return _FRAME.pack(_VERSION, len(head)) + head.encode("ascii") + body
 
 
 def decode(payload: bytes) -> Message:

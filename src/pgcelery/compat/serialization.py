@@ -7,7 +7,8 @@ is the same. A serializer that the application registers under the name ``json``
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from kombu import compression as _compression
@@ -21,7 +22,6 @@ _TAG = '"__type__"'
 _TAG_KEYS = frozenset(("__type__", "__value__"))
 _JSON = "application/json"
 
-_encode_json = kombu_json.JSONEncoder().encode
 _kombu_encoder = kombu_json.dumps
 _kombu_decoder = kombu_json.loads
 
@@ -49,9 +49,32 @@ def dump(
     return content_type, encoding, body, compressed_as
 
 
+def _made_once(encoder: json.JSONEncoder) -> Callable[[Any], str]:
+    """Give its `encode`, which makes its part in C anew for every call, with one that is kept."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return encoder.encode
+    separators = encoder.key_separator, encoder.item_separator
+    # No markers: what holds itself recurses too deep, and is then told as ever.
+    write = make(
+        None, encoder.default, encode_basestring_ascii, None, *separators, False, False, True
+    )
+
+    def encode(data: Any) -> str:
+        try:
+            return "".join(write(data, 0))
+        except Exception:
+            return encoder.encode(data)
+
+    return encode
+
+
+_encode_json = _made_once(kombu_json.JSONEncoder())
+
+
 def _dump_json(data: Any) -> str:
     try:
-        text: str = _encode_json(data)
+        text = _encode_json(data)
     except (TypeError, ValueError, RecursionError, OverflowError) as exc:
         raise EncodeError(exc) from None  # as kombu says it
     if _TAG in text and _has_foreign_tag(data):

@@ -18,12 +18,20 @@ from psycopg.rows import TupleRow
 
 from pgcelery.engine import schema
 from pgcelery.engine.arrays import ByteaArray, TextArray
-from pgcelery.engine.columns import QueueKey, check, check_name, columns, queue_key
+from pgcelery.engine.columns import (
+    QueueKey,
+    check,
+    check_name,
+    columns,
+    is_plain,
+    of_plain,
+    queue_key,
+)
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import Connections, load, outlived
 from pgcelery.engine.ears import Ear, Ears
 from pgcelery.engine.errors import InvalidJob
-from pgcelery.engine.exchange import Connection
+from pgcelery.engine.exchange import Connection, Request
 from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.inside import Inside
 from pgcelery.engine.job import NewJob, State, StoredResult
@@ -31,14 +39,15 @@ from pgcelery.engine.latches import Latches
 from pgcelery.engine.limits import Limits
 from pgcelery.engine.queues import Queues
 from pgcelery.engine.statements import statements
+from pgcelery.engine.telling import Telling
 from pgcelery.engine.waiting import Waiting
 from pgcelery.engine.workflows import Workflows
 
-_TELL_EVERY_S = 0.002  # an active worker polls after 5 ms, so more notifications buy nothing
 _LOOK_AGAIN_S = (0.01, 0.5)  # first and slowest look while waiting for a result
 _MANY = 100  # with more ids than this, looking for all of them now and then is cheaper than hearing
 _BATCH = 1000  # jobs in one statement of an enqueue
 _NOBODY = TextArray.of([])
+_TRUE = b"\1"
 
 
 class QueueCounts(NamedTuple):
@@ -80,7 +89,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client(Workflows, Latches, Queues, Limits, Waiting):
+class Client(Workflows, Latches, Queues, Limits, Waiting, Telling):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):
@@ -141,6 +150,8 @@ class Client(Workflows, Latches, Queues, Limits, Waiting):
             return {}
         for job in jobs:
             check(job, self.config.max_payload_bytes)
+        if conn is None and len(jobs) == 1 and is_plain(jobs[0]):
+            return self._enqueue_one(jobs[0])
         if conn is not None:
             self._inside.check(conn)
         queue_ids = self.intern_places({queue_key(job) for job in jobs})
@@ -148,25 +159,35 @@ class Client(Workflows, Latches, Queues, Limits, Waiting):
         failpoint("enqueue.begins")
         if conn is not None:
             return _existing([self._inside.enqueue(conn, jobs, queue_ids)])
-        woken = self._quiet({queue_ids[queue_key(job)] for job in jobs if not job.parents})
+        tells = self._tells({queue_ids[queue_key(job)] for job in jobs if not job.parents})
         if len(jobs) <= _BATCH or any(job.parents for job in jobs):
-            existing = self._enqueue_at_once(jobs, queue_ids, woken)
+            existing = self._enqueue_at_once(jobs, queue_ids, tells)
         else:
             existing = self._enqueue_many(query, jobs, queue_ids)
-            for queue_id in woken:
-                self._connections.run(*self._telling(queue_id))
+            for tell in tells:
+                self._connections.ask(tell)
         failpoint("enqueue.committed")
         if any(gate.strategy for job in jobs for gate in job.gates):
             # Full workers, too, have to look who gives way to whom.
             self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
         return existing
 
+    def _enqueue_one(self, job: NewJob) -> dict[str, str]:
+        """Do the same for the job that is sent all day."""
+        key = queue_key(job)
+        queue_id = self._place_ids.get(key) if job.placement else self._queue_ids.get(job.queue)
+        if queue_id is None:
+            queue_id = self.intern_places((key,))[key]
+        failpoint("enqueue.begins")
+        insert = (self._sql.enqueue_one, of_plain(job, queue_id))
+        ((existed,),) = self._connections.ask(insert, *self._tells((queue_id,)))
+        failpoint("enqueue.committed")
+        return {job.id: job.id} if existed == _TRUE else {}
+
     def _enqueue_at_once(
-        self, jobs: Sequence[NewJob], queue_ids: Mapping[QueueKey, int], woken: Sequence[int]
+        self, jobs: Sequence[NewJob], queue_ids: Mapping[QueueKey, int], tells: Sequence[Request]
     ) -> dict[str, str]:
         """Insert, and wake workers once that has committed, in one round trip."""
-        channel = self.config.schema.encode()
-        tells = ((self._sql.tell, [channel, b"q%d" % queue_id]) for queue_id in woken)
         insert = (self._sql.enqueue, columns(jobs, queue_ids))
         ((existing, holders),) = self._connections.ask(insert, *tells)
         if existing == _NOBODY:
@@ -210,17 +231,6 @@ class Client(Workflows, Latches, Queues, Limits, Waiting):
             self._place_ids[name, wants] = self._run("queues/intern_place", params)[0][0]
             self._run("queues/tell", {"channel": self.config.schema, "payload": "p"})
         return {key: self._place_ids[key] if key[1] else queues[key[0]] for key in keys}
-
-    def _quiet(self, queue_ids: Collection[int]) -> list[int]:
-        """Pick the queues whose workers this process did not wake a moment ago, and note it."""
-        now = time.monotonic()
-        due = [one for one in queue_ids if now - self._told_at.get(one, 0.0) >= _TELL_EVERY_S]
-        self._told_at.update(dict.fromkeys(due, now))
-        return due
-
-    def _telling(self, queue_id: int) -> tuple[bytes, dict[str, str]]:
-        params = {"channel": self.config.schema, "payload": f"q{queue_id}"}
-        return load("queues/tell", self.config.schema), params
 
     def cancel(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -18,6 +19,7 @@ from pgcelery.engine.arrays import (
     SmallintArray,
     TextArray,
     TimestampArray,
+    timestamp,
 )
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.job import Gate, NewJob, Strategy, Unique
@@ -25,7 +27,7 @@ from pgcelery.engine.job import Gate, NewJob, Strategy, Unique
 QueueKey = tuple[str, str]  #: a queue's name, and what it asks of a worker (`NewJob.placement`)
 
 MAX_NAME = 255
-_INT = 2_147_483_647
+_INT, _SMALLINT = 2_147_483_647, 32767
 HAS_CHILDREN = 1  #: bit of a job's flags: others wait for it
 GATED = 2  #: bit of a job's flags: it must pass gates
 RUNS_AGAIN = 64  #: bit of what is enqueued, not kept: `NewJob.again`
@@ -33,6 +35,9 @@ LEADS = 128  #: bit of a job's flags: `NewJob.leads`
 PLACED = 1024  #: bit of a job's flags: `NewJob.placement`
 STICKY = (0, 256, 512)  #: bits of a job's flags, by `NewJob.sticky`
 MAX_GATES = 8
+_pack_smallint, _pack_int, _pack_bigint, _pack_double = (
+    struct.Struct(code).pack for code in (">h", ">i", ">q", ">d")
+)
 _MODES = {"done": 0, "started": 1, "time": 2}
 
 
@@ -189,7 +194,7 @@ def columns(jobs: Sequence[NewJob], queue_id: Mapping[QueueKey, int]) -> list[Ar
     edges = [(parent, job.id) for job in jobs for parent in job.parents]
     edges += [(job.id, place) for job in jobs for place in job.joins]
     waited_for = frozenset(parent for parent, _ in edges)
-    if len(jobs) == 1 and not edges and _is_plain(jobs[0]):
+    if len(jobs) == 1 and not edges and _is_usual(jobs[0]):
         rest = _rest_of_one(jobs[0]._replace(id="", payload=b""), queue_id[queue_key(jobs[0])])
     else:
         rest = _rest(jobs, [queue_id[queue_key(job)] for job in jobs], waited_for)
@@ -200,6 +205,37 @@ def columns(jobs: Sequence[NewJob], queue_id: Mapping[QueueKey, int]) -> list[Ar
         *rest[3:],
         TextArray.of([parent for parent, _ in edges]),
         TextArray.of([child for _, child in edges]),
+    ]
+
+
+def is_plain(job: NewJob) -> bool:
+    """Whether ``enqueue_one_v1`` can insert it: it may run now, and nothing else is said of it."""
+    return not (
+        job.parents
+        or job.delay_s is not None
+        or job.due_at is not None
+        or job.gates
+        or job.joins
+        or job.again
+        or job.leads
+        or job.workflow is not None
+        or job.unique is not None
+    )
+
+
+def of_plain(job: NewJob, queue_id: int) -> list[bytes | None]:
+    """Turn a job that `is_plain` into the arguments of ``enqueue_one_v1``, in its order."""
+    expires_at, ttl_s = job.expires_at, job.ttl_s
+    return [
+        job.id.encode(),
+        _pack_int(queue_id),
+        _pack_smallint(job.priority),
+        job.name.encode(),
+        job.payload,
+        None if expires_at is None else _pack_bigint(timestamp(expires_at)),
+        _pack_smallint(min(job.max_deliveries, _SMALLINT)),
+        None if ttl_s is None else _pack_double(ttl_s),
+        _pack_smallint(_flags(job, job.awaited)),
     ]
 
 
@@ -219,27 +255,28 @@ def _rest(
         TimestampArray.of_times([job.due_at for job in jobs]),
         DoubleArray.of([job.delay_s for job in jobs]),
         TimestampArray.of_times([job.expires_at for job in jobs]),
-        SmallintArray.of([min(job.max_deliveries, 32767) for job in jobs]),
+        SmallintArray.of([min(job.max_deliveries, _SMALLINT) for job in jobs]),
         DoubleArray.of([job.ttl_s for job in jobs]),
         IntegerArray.of([len(job.parents) for job in jobs]),
-        SmallintArray.of(
-            [
-                (HAS_CHILDREN if job.awaited or job.id in waited_for else 0)
-                | (GATED if job.gates else 0)
-                | STICKY[job.sticky]
-                | (PLACED if job.placement else 0)
-                | (RUNS_AGAIN if job.again else 0)
-                | (LEADS if job.leads else 0)
-                for job in jobs
-            ]
-        ),
+        SmallintArray.of([_flags(job, job.awaited or job.id in waited_for) for job in jobs]),
         TextArray.of([_rules(job) for job in jobs]),
         TextArray.of([job.workflow for job in jobs]),
         DoubleArray.of([job.lives_s for job in jobs]),
     ]
 
 
-def _is_plain(job: NewJob) -> bool:
+def _flags(job: NewJob, has_children: bool) -> int:
+    return (
+        (HAS_CHILDREN if has_children else 0)
+        | (GATED if job.gates else 0)
+        | STICKY[job.sticky]
+        | (PLACED if job.placement else 0)
+        | (RUNS_AGAIN if job.again else 0)
+        | (LEADS if job.leads else 0)
+    )
+
+
+def _is_usual(job: NewJob) -> bool:
     """Whether its columns are worth remembering: nothing in them that is its own."""
     return not (job.due_at or job.expires_at or job.workflow or job.gates or job.unique is not None)
 

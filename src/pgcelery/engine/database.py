@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from math import inf
+from types import TracebackType
 from typing import Any, TypeVar
 
 import psycopg
@@ -24,8 +25,14 @@ from psycopg.rows import TupleRow
 
 from pgcelery.engine import arrays
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.errors import DatabaseUnavailable, NotPermitted, PoolTimeout, SchemaMismatch
-from pgcelery.engine.exchange import Connection, Request, exchange
+from pgcelery.engine.errors import (
+    DatabaseUnavailable,
+    EngineError,
+    NotPermitted,
+    PoolTimeout,
+    SchemaMismatch,
+)
+from pgcelery.engine.exchange import Connection, Request, exchange, settle
 from pgcelery.engine.link import Rows
 from pgcelery.engine.tcp import tcp_options
 
@@ -100,14 +107,23 @@ def translated() -> Iterator[None]:
     """Turn the driver's errors into the engine's, and nothing else."""
     try:
         yield
-    except _NO_SCHEMA as exc:
-        raise SchemaMismatch(
+    except psycopg.Error as exc:
+        error = _in_our_words(exc)
+        if error is None:
+            raise
+        raise error from exc
+
+
+def _in_our_words(exc: psycopg.Error) -> EngineError | None:
+    if isinstance(exc, _NO_SCHEMA):
+        return SchemaMismatch(
             "the database has no pgcelery schema of this release; run `pgcelery db migrate`"
-        ) from exc
-    except psycopg.errors.InsufficientPrivilege as exc:
-        raise NotPermitted(f"this role of the database may not do that: {exc}") from exc
-    except _UNAVAILABLE as exc:
-        raise DatabaseUnavailable(str(exc).strip()) from exc
+        )
+    if isinstance(exc, psycopg.errors.InsufficientPrivilege):
+        return NotPermitted(f"this role of the database may not do that: {exc}")
+    if isinstance(exc, _UNAVAILABLE):
+        return DatabaseUnavailable(str(exc).strip())
+    return None
 
 
 def _overtaken(exc: DatabaseUnavailable) -> bool:
@@ -136,6 +152,42 @@ def outlived(act: Callable[[], T], deadline: float | None) -> T:
             pause_s = min(pause_s * 2, _AWAY_S[1])
 
 
+def _settled(conn: Connection) -> bool:
+    """Read what it still has to say; whether it is well."""
+    try:
+        settle(conn)
+    except psycopg.Error:
+        conn.close()
+    return not conn.closed
+
+
+class _Loan:
+    """What `Connections.lend` gives: plain methods, as a generator costs every statement more."""
+
+    def __init__(self, owner: Connections) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> Connection:
+        self._pid = os.getpid()
+        self._slots, self._conn = self._owner._borrow()
+        return self._conn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        error = _in_our_words(exc) if isinstance(exc, psycopg.Error) else exc
+        if self._pid == os.getpid():
+            if isinstance(error, DatabaseUnavailable):
+                self._conn.close()  # another one may reach a server that is well
+            self._owner._give_back(self._conn)
+            self._slots.release()
+        if error is not None and error is not exc:
+            raise error from exc
+
+
 class Connections:
     """A bounded stack of connections; the one used last is used next. Thread-safe."""
 
@@ -157,48 +209,41 @@ class Connections:
             self._reset()
             self._inherited = orphans
 
-    @contextmanager
-    def lend(self) -> Iterator[Connection]:
-        """Lend an autocommit connection; errors leave as the engine's.
+    def lend(self) -> _Loan:
+        """Lend an autocommit connection for a ``with`` block; errors leave as the engine's.
 
         Raises:
             PoolTimeout: All are in use for `pool_timeout_s`.
             DatabaseUnavailable: Connecting failed, or the connection broke while lent.
         """
+        return _Loan(self)
+
+    def _borrow(self) -> tuple[threading.Semaphore, Connection]:
         self._survive_fork()
-        if not self._slots.acquire(timeout=self._config.pool_timeout_s):
+        slots = self._slots
+        if not slots.acquire(timeout=self._config.pool_timeout_s):
             raise PoolTimeout(
                 f"all {self._config.pool_size} database connections were in use"
                 f" for {self._config.pool_timeout_s} s"
             )
-        slots, pid = self._slots, self._pid
-        conn: Connection | None = None
         try:
-            conn = self._take()
-            with translated():
-                yield conn
-        except DatabaseUnavailable:
-            if conn is not None and pid == os.getpid():
-                conn.close()  # another one may reach a server that is well
+            return slots, self._take()
+        except BaseException:
+            slots.release()
             raise
-        finally:
-            if pid == os.getpid():
-                if conn is not None:
-                    self._give_back(conn)
-                slots.release()
 
     def _take(self) -> Connection:
         while self._idle:
             conn = self._idle.pop()
-            if not conn.closed:
+            if _settled(conn):
                 return conn
         return connect(self._config)
 
     def _give_back(self, conn: Connection) -> None:
         if conn.closed:
             return
-        status = conn.info.transaction_status
-        if status == psycopg.pq.TransactionStatus.IDLE:
+        status = conn.pgconn.transaction_status
+        if conn.owed or status == psycopg.pq.TransactionStatus.IDLE:
             self._idle.append(conn)
         else:
             conn.close()

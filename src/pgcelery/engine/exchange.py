@@ -12,6 +12,7 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -33,15 +34,18 @@ class Connection(psycopg.Connection[TupleRow]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.known: set[bytes] = set()
+        #: sent, and their answers not read: `settle` comes before anything else
+        self.owed: tuple[Request, ...] = ()
 
 
 def exchange(conn: Connection, first: Request, *others: Request, prepare: bool = True) -> Rows:
-    """Run statements in one round trip, each in a transaction of its own; return the first's rows.
+    """Run statements in a row, each in a transaction of its own; return the first's rows.
 
-    Those after the first are asked for and not insisted on: their refusal is nobody's concern.
+    It returns when the first is done. Those after it are asked for and not insisted on: their
+    refusal is nobody's concern, and their answers wait for `settle`.
 
     Args:
-        conn: Idle, in autocommit mode. It is closed if this is interrupted.
+        conn: Idle, settled and in autocommit mode. It is closed if this is interrupted.
         first: A statement, and its parameters in binary, or as text where they are not arrays.
         others: More of them, run whether or not the first is refused.
         prepare: Whether to prepare them; not behind a transaction pooler.
@@ -53,44 +57,79 @@ def exchange(conn: Connection, first: Request, *others: Request, prepare: bool =
         try:
             return _once(conn, (first, *others), prepare)
         except _THROWN_AWAY:
+            settle(conn)
             return _once(conn, (first, *others), prepare)
     except BaseException as exc:
-        if not isinstance(exc, psycopg.Error):  # Ctrl-C: what it asked for should not come true
-            with suppress(psycopg.Error):
-                conn.cancel_safe(timeout=_CANCEL_S)
-            conn.close()
+        _interrupted(conn, exc)
         raise
 
 
-def _once(conn: Connection, requests: Sequence[Request], prepare: bool) -> Rows:
-    pg = conn.pgconn
-    pg.enter_pipeline_mode()
-    for statement, params in requests:
-        _send(conn, statement, params, prepare)
-        pg.pipeline_sync()
-    answers = _answers(pg, len(requests))
-    pg.exit_pipeline_mode()
-    rows: Rows = []
-    for place, results in enumerate(answers):
-        for result in results:
-            if result.status == pq.ExecStatus.COMMAND_OK:
-                conn.known.add(requests[place][0].name)
-            elif result.status == pq.ExecStatus.TUPLES_OK and place == 0:
-                rows = cells(result)
-            elif result.status == pq.ExecStatus.FATAL_ERROR:
-                error = psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
-                if isinstance(error, _THROWN_AWAY):
-                    conn.known.discard(requests[place][0].name)
-                if place == 0:
-                    raise error
-    return rows
+def settle(conn: Connection) -> None:
+    """Read the answers that an `exchange` did not wait for. Closes it if this is interrupted.
+
+    Raises:
+        psycopg.Error: The connection broke.
+    """
+    if not conn.owed:
+        return
+    try:
+        answers = _answers(conn.pgconn, len(conn.owed))
+        conn.pgconn.exit_pipeline_mode()
+    except BaseException as exc:
+        _interrupted(conn, exc)
+        raise
+    owed, conn.owed = conn.owed, ()
+    for request, results in zip(owed, answers, strict=True):
+        _note(conn, request, results)
+
+
+def _interrupted(conn: Connection, exc: BaseException) -> None:
+    if not isinstance(exc, psycopg.Error):  # Ctrl-C: what it asked for should not come true
+        with suppress(psycopg.Error):
+            conn.cancel_safe(timeout=_CANCEL_S)
+        conn.close()
+
+
+def _once(conn: Connection, requests: tuple[Request, ...], prepare: bool) -> Rows:
+    pg, first = conn.pgconn, requests[0]
+    if len(requests) == 1 and (not prepare or first[0].name in conn.known):
+        _send(conn, *first, prepare)  # what a pipeline costs buys nothing here
+        (results,) = _answers(pg, None)
+    else:
+        pg.enter_pipeline_mode()
+        for request in requests:
+            _send(conn, *request, prepare)
+            pg.pipeline_sync()
+        (results,) = _answers(pg, 1)
+        conn.owed = requests[1:]
+        if not conn.owed:
+            pg.exit_pipeline_mode()
+    error = _note(conn, first, results)
+    if error is not None:
+        raise error
+    return next((cells(one) for one in results if one.status == pq.ExecStatus.TUPLES_OK), [])
+
+
+def _note(
+    conn: Connection, request: Request, results: list[pq.abc.PGresult]
+) -> psycopg.Error | None:
+    """Note whether a statement is prepared now; give its refusal."""
+    for result in results:
+        if result.status == pq.ExecStatus.COMMAND_OK:
+            conn.known.add(request[0].name)
+        elif result.status == pq.ExecStatus.FATAL_ERROR:
+            error = psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
+            if isinstance(error, _THROWN_AWAY):
+                conn.known.discard(request[0].name)
+            return error
+    return None
 
 
 def _send(
     conn: Connection, statement: Statement, params: Sequence[bytes | None], prepare: bool
 ) -> None:
-    pg, name, oids = conn.pgconn, statement.name, statement.oids
-    formats = [int(oid not in _TEXTUAL) for oid in oids]
+    pg, (name, _, oids) = conn.pgconn, statement
+    formats = _formats(oids)
     if prepare:
         if name not in conn.known:
             pg.send_prepare(name, statement.text, oids)
@@ -99,8 +138,18 @@ def _send(
         pg.send_query_params(statement.text, params, oids, formats, result_format=pq.Format.BINARY)
 
 
-def _answers(pg: pq.abc.PGconn, count: int) -> list[list[pq.abc.PGresult]]:
-    """Send what is buffered, and gather results until every statement's transaction has ended."""
+@cache
+def _formats(oids: tuple[int, ...]) -> list[int]:
+    return [int(oid not in _TEXTUAL) for oid in oids]
+
+
+def _answers(pg: pq.abc.PGconn, count: int | None) -> list[list[pq.abc.PGresult]]:
+    """Send what is buffered, and gather results until the transactions of statements have ended.
+
+    Args:
+        pg: The connection.
+        count: Of how many statements in the pipeline; None for a single one without.
+    """
     waiting = select.poll()
     waiting.register(pg.socket, select.POLLIN)
     answers: list[list[pq.abc.PGresult]] = [[]]
@@ -117,6 +166,8 @@ def _answers(pg: pq.abc.PGconn, count: int) -> list[list[pq.abc.PGresult]]:
         if result is None:
             if pg.status == pq.ConnStatus.BAD:
                 raise psycopg.OperationalError(pg.get_error_message())
+            if count is None:
+                return answers
         elif result.status == pq.ExecStatus.PIPELINE_SYNC:
             if len(answers) == count:
                 return answers

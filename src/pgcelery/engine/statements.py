@@ -20,7 +20,8 @@ from pgcelery.engine.database import load
 from pgcelery.engine.job import Job, Lost, Outcome, State
 from pgcelery.engine.link import Statement
 
-_INT4, _INT8, _FLOAT8, _TEXT, _JSONB = 23, 20, 701, 25, 3802
+_INT2, _INT4, _INT8, _FLOAT8, _TEXT, _JSONB = 21, 23, 20, 701, 25, 3802
+_BYTEA, _TIMESTAMPTZ = 17, 1184
 _JOB_COLUMNS = (
     TextArray.oid,
     IntegerArray.oid,
@@ -40,6 +41,7 @@ _JOB_COLUMNS = (
     TextArray.oid,
     TextArray.oid,
 )
+_ONE_JOB = (_TEXT, _INT4, _INT2, _TEXT, _BYTEA, _TIMESTAMPTZ, _INT2, _FLOAT8, _INT2)
 
 
 class Kind(IntEnum):
@@ -118,13 +120,17 @@ class Statements(NamedTuple):
     limit: Statement
     listen: Statement
     enqueue: Statement
+    enqueue_one: Statement
 
 
 def statements(schema: str) -> Statements:
-    """Build the statements of a node, and a client's enqueue, for a schema."""
+    """Build the statements of a node, and those by which a client enqueues, for a schema."""
 
     def make(name: str, *oids: int) -> Statement:
         return Statement(name.encode(), load(f"nodes/{name}", schema), oids)
+
+    def of_client(name: str, *oids: int) -> Statement:
+        return Statement(name.encode(), _numbered(load(name, schema)), oids)
 
     quoted = schema.replace('"', '""')
     return Statements(
@@ -177,7 +183,8 @@ def statements(schema: str) -> Statements:
         tell=make("tell", _TEXT, _TEXT),
         limit=make("limit", _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
-        enqueue=Statement(b"enqueue", _numbered(load("jobs/enqueue", schema)), _JOB_COLUMNS),
+        enqueue=of_client("jobs/enqueue", *_JOB_COLUMNS),
+        enqueue_one=of_client("jobs/enqueue_one", *_ONE_JOB),
     )
 
 

@@ -11,7 +11,7 @@ from psycopg import sql as pgsql
 
 from pgcelery.engine import Client, EngineConfig, Outcome
 from pgcelery.engine.arrays import BigintArray, ByteaArray, IntegerArray, TextArray, register
-from pgcelery.engine.columns import columns, queue_key
+from pgcelery.engine.columns import columns, is_plain, of_plain, queue_key
 from pgcelery.engine.database import load
 from pgcelery.engine.link import Param, Statement
 from pgcelery.engine.outbox import again_params, ended_params
@@ -187,6 +187,11 @@ class Session:
         """Insert jobs; gives the ids that existed."""
         jobs = [plan.job() for plan in plans]
         keys = {queue_key(job): self.engine.intern(queue_key(job)) for job in jobs}
+        if len(jobs) == 1 and is_plain(jobs[0]):  # as `Client.enqueue` does
+            ((existed,),) = self.ask(
+                self.engine.node.enqueue_one, of_plain(jobs[0], keys[queue_key(jobs[0])])
+            )
+            return {jobs[0].id} if existed == b"\1" else set()
         ((existing, holders),) = self.run("jobs/enqueue", columns(jobs, keys))
         demand(existing == holders, f"{existing} existed, not {holders}")
         return set(existing)

@@ -328,8 +328,16 @@ class AMQP:
 
     def resolve_queue(self, options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         """Give (queue, delivery info) of each queue that `resolve` finds for these options."""
-        names = ("queue", "exchange", "routing_key", "exchange_type")
-        found = self.resolve(**{name: options.get(name) for name in names})
+        get = options.get
+        queue, exchange, routing_key = get("queue"), get("exchange"), get("routing_key")
+        kind = get("exchange_type")
+        if (  # nearly always
+            type(queue) is Queue
+            and not (exchange or routing_key or kind)
+            and (_kind(queue.exchange) or "direct") == "direct"
+        ):
+            return [(queue.name, {"exchange": "", "routing_key": queue.name})]
+        found = self.resolve(queue, exchange, routing_key, kind)
         info = {"exchange": found.exchange, "routing_key": found.routing_key}
         return [(name, dict(info)) for name in found.queues]
 

@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime, tzinfo
-from functools import cached_property
+from functools import cache, cached_property
 from types import GenericAlias
 from typing import (
     TYPE_CHECKING,
@@ -332,6 +332,7 @@ class Celery(Parts, Brokerage):
         return self._part("pgcelery.compat.canvas")
 
     @staticmethod
+    @cache
     def _part(name: str) -> Any:
         # By name, as the classes of an app's parts are: loaded when they are needed.
         return importlib.import_module(name)

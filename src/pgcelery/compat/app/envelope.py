@@ -37,6 +37,10 @@ class Times(NamedTuple):
     expires_at: datetime | None = None
 
 
+#: Those of a call that may start at once and for ever.
+AT_ONCE = Times()
+
+
 class Envelope(NamedTuple):
     """A message before it is serialized; the publish signals may change all three."""
 
@@ -120,6 +124,8 @@ def times(app: Any, countdown: Any, eta: Any, expires: Any) -> Times:
         TypeError: Something that is no time.
         ValueError: A time out of all range.
     """
+    if not countdown and not eta and (expires is None or expires == ""):
+        return AT_ONCE
     eta_text = due_at = delay_s = expires_text = expires_at = None
     if countdown:
         due_at = _after(app, "countdown", countdown)

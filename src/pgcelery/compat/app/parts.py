@@ -89,6 +89,10 @@ class Parts:
         return instantiate("pgcelery.compat.app.rules:RuleBook", app=self)
 
     @cached_property
+    def _heads(self) -> Any:
+        return instantiate("pgcelery.compat.app.heads:Heads")
+
+    @cached_property
     def control(self) -> Any:
         """Remote control of workers."""
         return instantiate(self.control_cls, app=self)

@@ -91,9 +91,9 @@ class Router:
             if found:
                 return lpmerge(self.expand_destination(found), own)  # type: ignore[no-any-return]
         if "queue" not in own:
-            return lpmerge(  # type: ignore[no-any-return]
-                self.expand_destination(self.app.conf.task_default_queue), own
-            )
+            default = self.expand_destination(self.app.conf["task_default_queue"])
+            default.update({key: value for key, value in own.items() if value is not None})
+            return default
         return own
 
     def expand_destination(self, route: Any) -> dict[str, Any]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from kombu.exceptions import EncodeError, OperationalError
-from kombu.utils.functional import maybe_list, retry_over_time
+from kombu.utils.functional import retry_over_time
 
 from pgcelery.compat import signals
 from pgcelery.compat._state import get_current_worker_task
-from pgcelery.compat.app import sentevents
+from pgcelery.compat.app import fields, plain, sentevents
 from pgcelery.compat.app.connections import driver_connection
 from pgcelery.compat.app.envelope import (
+    AT_ONCE,
     Envelope,
     Times,
     check_arguments,
@@ -46,31 +47,20 @@ _OMITTED: Any = object()
 #: Runs without an outcome that an ``acks_late`` task may have.
 MAX_DELIVERIES = 5
 
-#: Options that are fields of the message.
-_ENVELOPE_OPTIONS = ("origin", "argsrepr", "kwargsrepr")
-
 #: Options that say where to.
 _ROUTING_OPTIONS = ("queue", "exchange", "routing_key", "exchange_type")
 
-#: Options of kombu's `publish` that mean nothing here.
-_IGNORED_OPTIONS = (
-    "declare",
-    "timeout",
-    "confirm_timeout",
-    "immediate",
-    "mandatory",
-    "event_dispatcher",
-    "create_sent_event",
-)
-
 
 class Outgoing(NamedTuple):
-    """One call that is ready to be inserted; more than one job when it is a broadcast."""
+    """One call that is ready to be inserted; more than one job when it is a broadcast.
+
+    `envelope` is None where nobody would be shown it.
+    """
 
     name: str
     task_id: str
     jobs: list[NewJob]
-    envelope: Envelope
+    envelope: Envelope | None
     exchange: str
     routing_key: str
     retry: bool
@@ -78,6 +68,8 @@ class Outgoing(NamedTuple):
 
     def announce(self) -> None:
         """Tell the receivers of `after_task_publish` that it was sent."""
+        if self.envelope is None:
+            return
         headers, _, body = self.envelope
         if signals.after_task_publish.receivers:
             signals.after_task_publish.send(
@@ -148,7 +140,8 @@ def send_task(
     )
     outgoing.announce()
     task_id = existing.get(outgoing.task_id, outgoing.task_id)
-    if app.conf.task_send_sent_event and task_id == outgoing.task_id:
+    shown = outgoing.envelope is not None and task_id == outgoing.task_id
+    if shown and app.conf.task_send_sent_event:
         sentevents.tell(app, outgoing)
     result = (result_cls or app.AsyncResult)(task_id)
     result.ignored = ignore_result
@@ -235,32 +228,40 @@ def build(
     if when.expires_at is not None:
         options["expiration"] = _expiration(task_id, when.expires_at)
     _inherit(app, options)
-    envelope = seal(
-        app,
-        task_id,
-        name,
-        args,
-        kwargs,
-        when,
-        ignore_result=ignore_result,
-        time_limit=limits["time_limit"],
-        soft_time_limit=limits["soft_time_limit"],
-        **_fields(app, options),
-    )
+    shape = _shape(app, task_id, name, when, task_type, waits, options, shares)
+    said = {
+        "ignore_result": ignore_result,
+        "time_limit": limits["time_limit"],
+        "soft_time_limit": limits["soft_time_limit"],
+    }
+    draft = None
+    if when is AT_ONCE and not (waits or headers) and chain_link is None:
+        draft = plain.draft(app, shape, args, kwargs, options, *said.values())
+        if draft is not None and draft.payload is not None:
+            return _drafted(app, shape, draft, draft.payload, options)
+    own = fields.take(app, options)
+    envelope = seal(app, task_id, name, args, kwargs, when, **said, **own)
     if headers:
         envelope.headers.update(headers)
     envelope.headers.update(waits)
     if chain_link is not None:
         envelope.headers["chain_link"] = chain_link
     check_headers(envelope.headers)
-    shape = _shape(app, task_id, name, when, task_type, waits)._replace(
-        awaited=bool(envelope.body[2].get("chord")), **shares
-    )
-    return _address(app, shape, envelope, options)
+    outgoing = _address(app, shape, envelope, options)
+    if draft is not None:
+        draft.learn(app, envelope.headers, envelope.properties)
+    return outgoing
 
 
 def _shape(
-    app: Any, task_id: str, name: str, when: Times, task_type: Any, waits: Mapping[str, Any]
+    app: Any,
+    task_id: str,
+    name: str,
+    when: Times,
+    task_type: Any,
+    waits: Mapping[str, Any],
+    options: Mapping[str, Any],
+    shares: Mapping[str, Any],
 ) -> NewJob:
     """The job without what only its queue and its message say."""
     late = app.conf.task_acks_late if task_type is None else task_type.acks_late
@@ -274,8 +275,10 @@ def _shape(
         expires_at=None if "chord_lives" in waits else when.expires_at,
         lives_s=waits.get("chord_lives"),
         max_deliveries=MAX_DELIVERIES if late else 1,
-        ttl_s=_ttl_s(app.conf.result_expires),
-        parents=inputs.parents(waits),
+        ttl_s=fields.ttl_s(app.conf["result_expires"]),
+        parents=inputs.parents(waits) if waits else (),
+        awaited=bool(options.get("chord")),
+        **shares,
     )
 
 
@@ -301,33 +304,6 @@ def _inherit(app: Any, options: dict[str, Any]) -> None:
         options["priority"] = (request.delivery_info or {}).get("priority")
 
 
-def _fields(app: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Take out of `options` what is a field of the message."""
-    take = options.pop
-    stamped = take("stamped_headers", None)
-    fields = {
-        "callbacks": maybe_list(take("link", None)),
-        "errbacks": maybe_list(take("link_error", None)),
-        "chain": take("chain", None),
-        "chord": take("chord", None),
-        "group_id": take("group_id", None),
-        "group_index": take("group_index", None),
-        "retries": take("retries", 0),
-        "reply_to": take("reply_to", None) or app.thread_oid,
-        "root_id": take("root_id", None),
-        "parent_id": take("parent_id", None),
-        "shadow": take("shadow", None),
-        "replaced_task_nesting": take("replaced_task_nesting", 0),
-        "stamped_headers": stamped,
-        "stamps": {stamp: take(stamp) for stamp in maybe_list(stamped) or () if stamp in options},
-    }
-    for option in _ENVELOPE_OPTIONS:
-        fields[option] = take(option, None)
-    for option in _IGNORED_OPTIONS:
-        take(option, None)
-    return fields
-
-
 def _expiration(task_id: str, expires_at: datetime) -> float:
     left = (expires_at - datetime.now(UTC)).total_seconds()
     if left < 0:
@@ -341,10 +317,22 @@ def _expiration(task_id: str, expires_at: datetime) -> float:
     return left
 
 
-def _ttl_s(expires: Any) -> float | None:
-    if isinstance(expires, timedelta):
-        expires = expires.total_seconds()
-    return float(expires) if expires else None
+def _drafted(
+    app: Any, shape: NewJob, draft: plain.Draft, payload: bytes, options: Mapping[str, Any]
+) -> Outgoing:
+    """Do what `_address` does for a call whose message is written."""
+    retry = options.get("retry")
+    priority = app._rulebook.priorities.to_engine(options.get("priority"))
+    return Outgoing(
+        name=shape.name,
+        task_id=shape.id,
+        jobs=[shape._replace(queue=draft.queue, payload=payload, priority=priority)],
+        envelope=None,
+        exchange=draft.exchange,
+        routing_key=draft.routing_key,
+        retry=draft.retry if retry is None else retry,
+        retry_policy=draft.retry_policy,
+    )
 
 
 def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any]) -> Outgoing:
@@ -358,7 +346,8 @@ def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any
     info = destinations[0][1] if destinations else {"exchange": "", "routing_key": ""}
     for option in _ROUTING_OPTIONS:
         take(option, None)
-    options["delivery_mode"] = _delivery_mode(app, take("delivery_mode", None))
+    mode = take("delivery_mode", None) or app.conf.task_default_delivery_mode
+    options["delivery_mode"] = fields.delivery_mode(mode)
     headers, properties, body = envelope
     properties.update(options)
     retry_policy = {**app.conf.task_publish_retry_policy, **(policy or {})}
@@ -396,12 +385,6 @@ def _address(app: Any, shape: NewJob, envelope: Envelope, options: dict[str, Any
         retry=app.conf.task_publish_retry if retry is None else retry,
         retry_policy=retry_policy,
     )
-
-
-def _delivery_mode(app: Any, mode: Any) -> int:
-    mode = mode or app.conf.task_default_delivery_mode
-    named: dict[Any, int] = {"transient": 1, "persistent": 2}
-    return named[mode] if mode in named else int(mode)
 
 
 def _encode(

@@ -58,6 +58,11 @@ def _names_of(key: str, prefix: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+@lru_cache(64)
+def _names_of_all(keys: tuple[str, ...], prefix: str | None) -> list[tuple[str, ...]]:
+    return [_names_of(key, prefix) for key in keys]
+
+
 class Settings(AttributeDictMixin, MutableMapping[str, Any]):
     """Settings, read as attributes or items, by new or old name, with or without the prefix.
 
@@ -176,6 +181,27 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
                 if found is not _NOT_SET:
                     return found
         return _NOT_SET
+
+    def several(self, keys: tuple[str, ...]) -> list[Any]:
+        """Read settings at once, each as ``self.get(key)`` does."""
+        state = self.__dict__
+        if state["_load"] is not None:
+            self.finalize()
+        changes = state["changes"]
+        maps = [each for each in (changes, *state["defaults"]) if each or type(each) is not dict]
+        found = []
+        for names in _names_of_all(keys, state["prefix"]):
+            value = _NOT_SET
+            for mapping in maps:
+                for name in names:
+                    value = mapping.get(name, _NOT_SET)
+                    if value is not _NOT_SET:
+                        break
+                else:
+                    continue
+                break
+            found.append(None if value is _NOT_SET else value)
+        return found
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})

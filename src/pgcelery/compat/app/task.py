@@ -235,7 +235,7 @@ class Task(_Typed[P, R]):
         options.setdefault("ignore_result", self.ignore_result)
         app = self._get_app()
         links = {"task_id": task_id, "link": link, "link_error": link_error, "producer": producer}
-        if app.conf.task_always_eager:
+        if app.conf["task_always_eager"]:
             return eager.apply_always(self, args, kwargs, **links, **options)  # type: ignore[no-any-return]
         return app.send_task(  # type: ignore[no-any-return]
             self.name,

@@ -6,6 +6,7 @@
 
 -- install functions/join_v2.sql
 -- install functions/enqueue_v4.sql
+-- install functions/enqueue_one_v1.sql
 -- install functions/finish_v4.sql
 -- install functions/lock_lines_v2.sql
 -- install functions/admit_v3.sql
