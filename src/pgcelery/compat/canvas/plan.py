@@ -64,7 +64,12 @@ def steps(
     yield Step(
         tasks[-1],
         (),
-        {**options, **end, "chain": written, "chain_link": _link(tasks, results, count - 1, head, after)},
+        {
+            **options,
+            **end,
+            "chain": written,
+            "chain_link": _link(tasks, results, count - 1, head, after),
+        },
     )
     root_id = root_id or root_of(results[-1])
     for place in range(count - 2, -1, -1):
