@@ -119,7 +119,7 @@ class Schedules:
         return {row[0]: Standing(*row[1:]) for row in rows}
 
     def insisting(self, act: Callable[[], T]) -> T:
-        """Do what claims and fires, from the start again when others got in its way (a deadlock)."""
+        """Do what claims and fires; from the start again when a deadlock has undone it."""
         return unless_overtaken(act)
 
     @contextmanager
