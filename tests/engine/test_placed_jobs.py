@@ -284,11 +284,17 @@ def test_a_rate_does_not_keep_others_from_helping(client: Client, fleet: Fleet):
     client.enqueue(jobs)
     finish(client, jobs)
     assert time.monotonic() - begun >= 0.2
-    fleet.start("eu", labels={"zone": "eu"})
-    more = [asking(prefer=[("zone", "eu", 50)])._replace(gates=(gate,)) for _ in range(5)]
-    client.enqueue(more)
-    finish(client, more)
-    assert {fleet.ran[job.id] for job in more} == {"eu"}
+
+
+def test_a_rate_leaves_the_head_start_to_those_who_suit_it(client: Client, fleet: Fleet):
+    patient = replace(fleet.config, placement_grace_s=20.0)  # more than any machine is late by
+    for zone in ("us", "eu"):
+        fleet.start(zone, config=patient, labels={"zone": zone})
+    gate = Gate("rate", rate=20, period_s=1.0)
+    jobs = [asking(prefer=[("zone", "eu", 50)])._replace(gates=(gate,)) for _ in range(5)]
+    client.enqueue(jobs)
+    finish(client, jobs)
+    assert fleet.counts() == {"eu": 5}
 
 
 # -- sticky ---------------------------------------------------------------------------------------

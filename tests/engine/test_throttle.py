@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, Gate, Job, NewJob, Outcome, State, Worker
+from pgcelery.engine import Client, Gate, Job, Lost, NewJob, Outcome, State, Worker
 from pgcelery.engine.arrays import BigintArray, IntegerArray, TextArray
 from pgcelery.engine.placement import encode, score
 from pgcelery.engine.pool import ThreadPool
@@ -417,6 +417,26 @@ def test_a_waiting_one_is_cancelled_at_once(client: Client, fleet: Fleet):
     wait_for(lambda: all(waits(client, job) for job in jobs[1:]))
     client.cancel([jobs[3].id])
     assert client.job(jobs[3].id).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+def test_one_that_a_worker_holds_back_for_its_turn_is_cancelled_at_once(
+    client: Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, terminate: bool
+):
+    monkeypatch.setattr("pgcelery.engine.throttle._HORIZON_S", 3600.0)  # it holds all of them
+    jobs = [limited() for _ in range(4)]
+    worker = fleet.start("w", rates={"limited": 1 / 600})
+    client.enqueue(jobs)
+    wait_for(lambda: {client.job(job.id).state for job in jobs[1:]} == {State.RUNNING})
+    wait_for(lambda: fleet.began(*jobs) == 1)
+    assert client.cancel([jobs[2].id], terminate=terminate) == {jobs[2].id: State.RUNNING}
+    assert client.wait([jobs[2].id], 10)
+    assert fleet.handlers["w"].lost_jobs == [
+        (jobs[2].id, Lost("cancelled", "cancelled before it began"))
+    ]
+    worker.set_rates({})
+    fleet.finish(jobs)
+    assert [id for _, _, id in fleet.starts] == [jobs[0].id, jobs[1].id, jobs[3].id]
 
 
 def test_retries_and_what_was_due_later_pass_the_rate_too(client: Client, fleet: Fleet):
