@@ -1,8 +1,8 @@
 """The whole engine against its model: its real functions, called in any order.
 
 What the rules are is in `model/machine.py`. ENGINE_SECONDS says for how long sequences of rules are
-tried, others each time unless ENGINE_SEED is given; without it there are ENGINE_EXAMPLES, always the
-same ones.
+tried, others each time unless ENGINE_SEED is given; without it there are ENGINE_EXAMPLES of them,
+always the same ones.
 
 Promises P7, P8, P13, P23 of docs/guarantees.md.
 """
