@@ -205,6 +205,10 @@ TRAPS: dict[str, Shape] = {
             link_error=[OLD],
         )
     },
+    "a group that fails, then a chord": {
+        "canvas": chain(group(t("ok"), t("fail")), chord([t("ok")], t("ok"))),
+        "link_error": [NEW],
+    },
     "a header of which all fail": {"canvas": chord([t("fail"), t("boom"), t("fail")], t("ok"))},
     "a group that fails": {"canvas": group(t("ok"), t("fail"), link_error=[OLD])},
     "a chain that is ignored in the middle": {"canvas": chain(t("ok"), t("ignore"), t("ok"))},
