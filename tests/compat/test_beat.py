@@ -15,7 +15,8 @@ import pytest
 from pgcelery.compat import beat, message, signals
 from pgcelery.compat.app.base import Celery
 from pgcelery.compat.schedules import crontab, schedule
-from pgcelery.engine import Client, EngineConfig
+from pgcelery.engine import Client, EngineConfig, NewJob
+from pgcelery.engine.database import connect
 from tests.support.process import PGCELERY, Process
 from tests.support.wait import wait_for
 
@@ -335,6 +336,48 @@ def test_a_run_whose_transaction_fails_is_not_lost(
     assert sent(dsn) == []
     assert ticked(scheduler) == 1
     assert len(sent(dsn)) == 1
+
+
+def test_a_run_that_a_deadlock_undoes_is_sent_at_once(
+    make: Make, app: Celery, dsn: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.conf.beat_schedule = {"one": every(60, clock) | {"options": {"task_id": "contended"}}}
+    job = NewJob("contended", "q", "some.task", b"")
+    with closing(connect(app.engine_config)) as other:
+        name = other.info.dbname
+        other.execute(f'alter database "{name}" set deadlock_timeout = 50')  # beat gives way
+        other.execute("set deadlock_timeout = '1min'")
+        scheduler = make()
+        clock.move(seconds=60)
+        threads: list[threading.Thread] = []
+
+        def meet(**kwargs: Any) -> None:
+            if threads:
+                return
+            other.execute("begin")
+            app.engine.enqueue([job], conn=other)
+            lock = "select from pgcelery.schedules for update"
+            threads.append(threading.Thread(target=lambda: other.execute(lock)))
+            threads[0].start()
+            blocked = f"select cardinality(pg_blocking_pids({other.info.backend_pid})) > 0"
+            with psycopg.connect(dsn) as look:
+                wait_for(lambda: look.execute(blocked).fetchone() == (True,))
+
+        def give_way() -> None:
+            wait_for(lambda: threads)
+            threads[0].join()
+            other.execute("rollback")
+
+        signals.before_task_publish.connect(meet)
+        giving_way = threading.Thread(target=give_way)
+        giving_way.start()
+        try:
+            assert ticked(scheduler) == 1
+        finally:
+            signals.before_task_publish.disconnect(meet)
+            giving_way.join()
+    assert len(sent(dsn)) == 1
+    assert "beat: Connection error" not in caplog.text
 
 
 def test_an_entry_that_another_beat_has_in_hand_does_not_hold_up_the_others(

@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -229,22 +228,20 @@ def test_a_countdown_counts_from_the_send(app: Celery, client: Client, dsn: str)
 
 @pytest.mark.parametrize("driver", [by_psycopg, by_psycopg2], ids=["psycopg", "psycopg2"])
 def test_workers_hear_of_it_with_the_commit(client: Client, dsn: str, driver: Any) -> None:
-    config = EngineConfig(dsn=dsn, poll_max_s=60.0)
+    config = EngineConfig(dsn=dsn, poll_min_s=60.0, poll_max_s=60.0)
     handler = Recorder()
     app = Celery("inside", broker=dsn, set_as_current=False)
     with running(config, handler, queues=("celery",)), driver(dsn) as way:
         app.send_task("t", task_id="warm", conn=way.conn)
         way.commit()
         wait_for(lambda: handler.recorded == ["warm"])
-        # Polls are far apart by now.
+        # The polls that come sooner, for what had just been going on, are over.
         wait_for(lambda: _idle_for(dsn) > 1.0, 30)
         app.send_task("t", task_id="unheard", conn=way.conn)
         way.rollback()
         app.send_task("t", task_id="heard", conn=way.conn)
-        began = time.monotonic()
         way.commit()
         wait_for(lambda: "heard" in handler.recorded)
-        assert time.monotonic() - began < 1.0
     assert handler.ran == ["warm", "heard"]
     app.close_engine()
 

@@ -182,6 +182,17 @@ def test_forget_deletes_a_result(client: Client):
     assert client.results(["x"]) == {}
 
 
+def test_what_is_kept_is_never_a_jobs_result(client: Client):
+    job = new_job()
+    client.enqueue([job])
+    assert not client.keep(job.id, b"not its result")
+    assert client.keep("of-none", b"1")
+    assert client.keep("of-none", b"2")
+    assert {id: row.result for id, row in client.results([job.id, "of-none"]).items()} == {
+        "of-none": b"2"
+    }
+
+
 def test_an_unreachable_server_is_told_at_once():
     client = Client(EngineConfig(dsn="postgresql://nobody@127.0.0.1:1/none", connect_timeout_s=2))
     with pytest.raises(DatabaseUnavailable):

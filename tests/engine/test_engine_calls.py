@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, Outcome, State
+from pgcelery.engine import Client, Gate, Outcome, State
 from pgcelery.engine.arrays import BigintArray, IntegerArray, TextArray
 from tests.support.clock import Clock
 from tests.support.jobs import new_job
@@ -166,3 +166,39 @@ def test_what_waits_for_a_purged_job_is_ended(client: Client, nodes: tuple[SimNo
     other = SimNode(client, nodes[0].conn, "other", ["p"])
     (claim,) = other.step(5).claims
     assert (claim.job_id, claim.flags & 4) == ("b", 4)
+
+
+@pytest.mark.parametrize("expires", [False, True], ids=["forgotten", "past its time"])
+def test_a_job_goes_on_whose_result_was_written_by_hand_and_is_gone(
+    client: Client, conn: psycopg.Connection[Any], nodes: tuple[SimNode, ...], expires: bool
+):
+    """Wherever it is: the result said that it had ended, and it had not."""
+    limited = new_job(id="limited", gates=(Gate("limit", slots=1),))
+    client.enqueue([new_job(id="runs"), new_job(id="child", parents=("runs",))])
+    client.enqueue([new_job(id="retries"), limited, limited._replace(id="gated")])
+    runs = claimed(nodes[0])
+    retry = runs.pop("retries")
+    nodes[0].again([Outcome(retry.job_id, retry.token, State.RETRYABLE, delay_s=60, result=b"why")])
+    client.enqueue(
+        [
+            new_job(id="waits"),
+            new_job(id="later", delay_s=60),
+            new_job(id="ended"),
+        ]
+    )
+    ids = {"runs", "retries", "limited", "gated", "waits", "later", "child"}
+    for id in ids:
+        assert client.put_result(id, State.COMPLETED, b"by hand", ttl_s=60)
+    client.cancel(["ended"])
+    if expires:
+        Clock(conn).advance(conn, 120)
+        nodes[0].maintain()
+    assert client.forget([*ids, "ended"]) == (1 if expires else len(ids) + 1)
+    left = {row[0] for row in conn.execute("select id from pgcelery.jobs")}
+    assert left == ids
+    ran = set(runs)
+    Clock(conn).advance(conn, 120)
+    while nodes[0].runs:
+        answer = nodes[0].finish(*nodes[0].runs.values(), want=10)
+        ran |= {claim.job_id for claim in answer.claims}
+    assert ran == ids

@@ -1,7 +1,8 @@
 """The whole engine against its model: its real functions, called in any order.
 
 What the rules are is in `model/machine.py`. ENGINE_SECONDS says for how long sequences of rules are
-tried; without it there are ENGINE_EXAMPLES, always the same ones.
+tried, others each time unless ENGINE_SEED is given; without it there are ENGINE_EXAMPLES of them,
+always the same ones.
 
 Promises P7, P8, P13, P23 of docs/guarantees.md.
 """
@@ -39,7 +40,10 @@ def engine(_migrated: tuple[str, list[str]]) -> Iterator[Engine]:
 def test_the_engine_agrees_with_the_model(engine: Engine) -> None:
     examples = int(os.environ.get("ENGINE_EXAMPLES", EXAMPLES))
     seconds = float(os.environ.get("ENGINE_SECONDS", "0"))
-    report = run_sequences(engine, examples=examples, seconds=seconds)
+    seed = os.environ.get("ENGINE_SEED")
+    report = run_sequences(
+        engine, examples=examples, seconds=seconds, seed=None if seed is None else int(seed)
+    )
     print(report)  # noqa: T201
 
 

@@ -17,6 +17,7 @@ from tests.support.nodes import Claim, SimNode, call, connect
 from tests.support.wait import wait_for
 
 A, B = Gate("a", slots=1), Gate("b", slots=1)
+RATE = Gate("r", rate=1000)
 
 
 @pytest.fixture
@@ -208,6 +209,38 @@ def test_a_newcomer_in_a_full_line_waits_for_whoever_gives_a_slot_back(
     assert next_run.job_id == second.id, "the newest says how many places there are"
     answer = node.finish(run, want=10)
     assert ids([*answer.claims, *settled(node)]) == [third.id]
+
+
+@pytest.mark.parametrize("let_through", [False, True])
+@pytest.mark.parametrize(
+    "gates", [(A,), (A, B), (A, RATE), (RATE,)], ids=["slot", "slots", "both", "rate"]
+)
+def test_whoever_waits_behind_one_that_is_just_purged_is_let_through(
+    dsn: str,
+    client: Client,
+    conn: psycopg.Connection[Any],
+    gates: tuple[Gate, ...],
+    let_through: bool,
+):
+    """Also if a step picks the purged one for the free slot before that is committed."""
+    both, claims = SimNode(client, conn, "both", ["other", "q"]), []
+    client.enqueue([gated(*gates)])
+    if let_through:
+        both.step(0)
+    next_one = gated(*gates, queue="other")
+    client.enqueue([next_one])
+    with closing(connect(dsn)) as second:
+        with second.transaction():
+            purge = (
+                "select pgcelery.purge_v2(array(select id from pgcelery.queues where name = 'q'))"
+            )
+            assert second.execute(purge).fetchone() == (1,)
+            thread = threading.Thread(target=lambda: claims.extend(both.step(1).claims))
+            thread.start()
+            with closing(connect(dsn)) as look:
+                wait_for(lambda: not thread.is_alive() or _blocked(look, conn))
+        thread.join(10)
+    assert ids([*claims, *settled(both)]) == [next_one.id]
 
 
 def _blocked(by: psycopg.Connection[Any], whom: psycopg.Connection[Any]) -> bool:

@@ -127,7 +127,7 @@ def secured(server_dsn: str) -> Iterator[Secured]:
 
 PRODUCERS = {
     "enqueue", "enqueue_one", "cancel", "intern", "intern_place", "open_latch", "close_latch",
-    "drop_latch", "fetch", "failures", "await",
+    "drop_latch", "fetch", "failures", "await", "forget", "keep",
 }  # fmt: skip
 
 
@@ -229,12 +229,15 @@ def test_producers_send_cancel_and_read_and_workers_work(secured: Secured) -> No
             lambda: producer.purge(),
             lambda: producer.job(plain.id),
             lambda: producer.put_result(plain.id, State.COMPLETED, b""),
-            lambda: producer.forget([plain.id]),
             lambda: producer.workers(),
             lambda: producer.broadcast(b"{}"),
         ):
             with pytest.raises(NotPermitted, match="permission denied"):
                 forbidden()
+        assert not producer.keep(plain.id, b"by hand")
+        assert producer.keep("a group", b"members")
+        assert producer.forget([plain.id, late.id, "a group", "unknown"]) == 3
+        assert producer.results([plain.id, late.id, "a group"]) == {}
 
 
 def test_a_latch_is_all_that_can_be_dropped(secured: Secured) -> None:
@@ -285,14 +288,14 @@ def test_what_a_migration_adds_is_the_owners(server_dsn: str) -> None:
                 "select proname, pg_get_function_identity_arguments(oid) from pg_proc where"
                 " pronamespace = 'pgcelery'::regnamespace and proname in ('intern_v1',"
                 " 'intern_place_v1', 'open_latch_v1', 'close_latch_v1', 'drop_latch_v1',"
-                " 'fetch_v1', 'failures_v1', 'await_v1')"
+                " 'fetch_v1', 'failures_v1', 'await_v1', 'at_large_v2', 'forget_v1', 'keep_v1')"
             ):
                 conn.execute(f"drop function pgcelery.{name}({args})".encode())
         with closing(Client(secured.config)) as client:
             assert client.migrate() == ["0014_doors"]
         assert secured.refused("worker", "select pgcelery.fetch_v1('{}')") == "00000"
         assert secured.refused("producer", "select pgcelery.fetch_v1('{}')") == "42501"
-        assert roles.newer(secured.config) == 8
+        assert roles.newer(secured.config) == 10
 
 
 def test_nothing_of_a_users_own_captures_a_call(secured: Secured) -> None:

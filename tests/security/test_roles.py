@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -40,7 +41,9 @@ def test_producers_send_workers_work_and_viewers_look(
         assert later.state == "REVOKED"
         once = [add.apply_async((7, 1), unique=True, countdown=600) for _ in range(2)]
         assert once[0].id == once[1].id
+        _saved_groups_come_back(shop)
         for forbidden in (
+            lambda: shop["app"].backend.store_result("some-id", 1, "SUCCESS"),
             lambda: shop["app"].control.shutdown(),
             lambda: shop["app"].control.purge(),
             lambda: shop["app"].control.rate_limit("shop.add", "1/s"),
@@ -70,6 +73,17 @@ def test_producers_send_workers_work_and_viewers_look(
     assert pgcelery(roles.dsn_of("worker"), "control", "shutdown").popen.returncode == 0
     assert worker.wait(15) == 0
     assert "permission denied" not in worker.output()
+
+
+def _saved_groups_come_back(shop: dict[str, Any]) -> None:
+    add, restore = shop["add"], shop["app"].GroupResult.restore
+    result = group(add.s(n, 2) for n in range(3)).delay()
+    result.save()
+    assert restore(result.id).get(timeout=10) == [2, 3, 4]
+    result.forget()
+    assert {one.state for one in result.results} == {"PENDING"}
+    result.delete()
+    assert restore(result.id) is None
 
 
 def test_the_sql_is_printed_and_does_the_same(

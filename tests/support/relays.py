@@ -195,6 +195,12 @@ class Proxy:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
+    def cut(self) -> None:
+        """Break the connections there are."""
+        for one in self._sockets[1:]:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         for one in self._sockets:
             with suppress(OSError):

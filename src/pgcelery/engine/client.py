@@ -390,8 +390,13 @@ class Client(Workflows, Latches, Queues, Limits, Waiting, Telling):
         )
         return bool(rows[0][0])
 
+    def keep(self, id: str, data: bytes, *, ttl_s: float | None = None) -> bool:
+        """Keep bytes under an id that is no job's; False, and nothing kept, if it is one's."""
+        params = {"id": check_name("id", id), "data": data, "ttl_s": ttl_s}
+        return bool(self._run("results/keep", params)[0][0])
+
     def forget(self, ids: Sequence[str]) -> int:
-        """Delete the results of ids, and the jobs among them that have ended."""
+        """Delete the results of ids, and the jobs among them that have ended; how many results."""
         return int(self._run("results/forget", {"ids": TextArray.of(list(ids))})[0][0])
 
     # -- workers --------------------------------------------------------------------------------

@@ -152,6 +152,18 @@ def outlived(act: Callable[[], T], deadline: float | None) -> T:
             pause_s = min(pause_s * 2, _AWAY_S[1])
 
 
+def unless_overtaken(act: Callable[[], T]) -> T:
+    """Do something that the database undoes if it fails, again while deadlocks hit it."""
+    for n in range(1, _TRIES + 1):
+        try:
+            return act()
+        except DatabaseUnavailable as exc:
+            if n == _TRIES or not _overtaken(exc):
+                raise
+        threading.Event().wait(_PAUSE_S * n * random.uniform(0.5, 1.5))
+    raise AssertionError("the last try returns or raises")
+
+
 def _settled(conn: Connection) -> bool:
     """Read what it still has to say; whether it is well."""
     try:
@@ -296,16 +308,11 @@ class Connections:
         return self._unless_overtaken(whole)
 
     def _unless_overtaken(self, act: Callable[[Connection], T]) -> T:
-        """Do something that the database undoes if it fails, again while deadlocks hit it."""
-        for n in range(1, _TRIES + 1):
-            try:
-                with self.lend() as conn:
-                    return act(conn)
-            except DatabaseUnavailable as exc:
-                if n == _TRIES or not _overtaken(exc):
-                    raise
-            threading.Event().wait(_PAUSE_S * n * random.uniform(0.5, 1.5))
-        raise AssertionError("the last try returns or raises")
+        def lent() -> T:
+            with self.lend() as conn:
+                return act(conn)
+
+        return unless_overtaken(lent)
 
     def drop_idle(self) -> None:
         """Close what lies idle; connections that are lent stay."""

@@ -106,6 +106,12 @@ class Link:
         self._rows, self._error, self._accepted = [], None, False
 
     @property
+    def server_pid(self) -> int:
+        """Pid of the server's process, as it said; only while it is open."""
+        assert self._conn is not None
+        return self._conn.backend_pid
+
+    @property
     def pending(self) -> int:
         """How many answers are still to come."""
         return len(self._pending)

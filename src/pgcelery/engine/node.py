@@ -133,6 +133,7 @@ class Node(Session):
         if self.config.listen:  # else a pooler would keep it for others
             self._send("limit", self._sql.limit, [str(round(self._statement_s * 1000))])
             self._send("listen", self._sql.listen, [])
+            self._outlive(self._sql.outlive)
         if self.worker_id is not None:
             notices.connected()
             self._reclaim([*self._held(), *self.doubts.tokens()])

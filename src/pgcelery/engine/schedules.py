@@ -8,20 +8,22 @@ Promise P19 of docs/guarantees.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import psycopg
 
 from pgcelery.engine.arrays import BigintArray, TextArray, TimestampArray
 from pgcelery.engine.client import Client
-from pgcelery.engine.database import Connections, load
+from pgcelery.engine.database import Connections, load, unless_overtaken
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.exchange import Connection
 from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.job import NewJob
+
+T = TypeVar("T")
 
 _WAIT_S = 1.0  # for another process that fires the same schedule
 
@@ -115,6 +117,10 @@ class Schedules:
         }
         rows = self._connections.run(self._load("schedules/enter"), params)
         return {row[0]: Standing(*row[1:]) for row in rows}
+
+    def insisting(self, act: Callable[[], T]) -> T:
+        """Do what claims and fires; from the start again when a deadlock has undone it."""
+        return unless_overtaken(act)
 
     @contextmanager
     def claim(self, name: str, standing: Standing) -> Iterator[Slot]:

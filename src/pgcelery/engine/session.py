@@ -37,6 +37,7 @@ class Session:
         self.config = config
         self.link = Link(config)
         self._flying: set[str] = set()  # names of statements sent and not answered
+        self._pids: list[int] = []  # of connections that are not known to have ended; now's is last
         now = time.monotonic()
         self._reconnect_at = self._quiet_until = now
         self._reconnect_s = _RECONNECT_S[0]
@@ -65,6 +66,7 @@ class Session:
         was = self.link.state
         self._guard(self._receive, now)
         if was is LinkState.CONNECTING and self.link.state is LinkState.OPEN:
+            self._pids.append(self.link.server_pid)
             self._connected(now)
         overdue_at = self._overdue_at()
         if overdue_at is not None and time.monotonic() >= overdue_at:
@@ -130,6 +132,16 @@ class Session:
 
         self._flying.add(key)
         self._guard(lambda: self.link.send(statement, params, answered, refused), time.monotonic())
+
+    def _outlive(self, outlive: Statement) -> None:
+        """End the connections before: what they still do must not come after what is said now."""
+        for pid in self._pids[:-1]:
+
+            def over(_: object, pid: int = pid) -> None:
+                self._pids.remove(pid)
+
+            params = [pid, round(self._statement_s * 500)]
+            self._send(f"outlive {pid}", outlive, params, over, over)
 
     def _note_refusal(self, key: str, state: str, text: str) -> None:
         if state in OVERTAKEN:  # nobody's fault, and over

@@ -117,6 +117,7 @@ class Statements(NamedTuple):
     withhold: Statement
     draw: Statement
     tell: Statement
+    outlive: Statement
     limit: Statement
     listen: Statement
     enqueue: Statement
@@ -181,6 +182,7 @@ def statements(schema: str) -> Statements:
         withhold=make("withhold", BigintArray.oid, IntegerArray.oid, TextArray.oid),
         draw=make("draw", _INT4, IntegerArray.oid, IntegerArray.oid),
         tell=make("tell", _TEXT, _TEXT),
+        outlive=make("outlive", _INT4, _INT8),
         limit=make("limit", _TEXT),
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
         enqueue=of_client("jobs/enqueue", *_JOB_COLUMNS),

@@ -138,7 +138,7 @@ def rejected_where_it_ran(found: Difference, pair: Pair) -> bool:
     return not {"exception", "exc"}.isdisjoint(found.path) and "RemoteTrace" in str(found.theirs)
 
 
-_MADE_UP = ("celery.chain", "celery.group", "unknown")
+_MADE_UP = ("celery.chain", "celery.chord", "celery.group", "unknown")
 
 
 def errback_of_what_never_ran(found: Difference, pair: Pair) -> bool:

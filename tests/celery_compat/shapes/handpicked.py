@@ -175,6 +175,40 @@ TRAPS: dict[str, Shape] = {
     "an error link of a body chain's first step": {
         "canvas": chord([t("fail")], chain(t("ok", link_error=[OLD]), t("ok")))
     },
+    "error links of the last step of a body chain": {
+        "canvas": chord([t("fail")], chain(t("ok"), t("ok", link_error=[OLD])))
+    },
+    "error links in the middle of a body chain, and of the chord": {
+        "canvas": chord([t("fail")], chain(t("ok"), t("ok", link_error=[OLD]), t("ok"))),
+        "link_error": [NEW],
+    },
+    "a body chain with a chord in it, whose header fails": {
+        "canvas": chord(
+            [t("fail")], chain(t("ok"), chord([t("ok")], t("ok")), t("ok")), link_error=[OLD]
+        )
+    },
+    "a body group of chains whose header fails": {
+        "canvas": chord(
+            [t("fail")],
+            group(
+                chain(t("ok"), t("ok"), link_error=[OLD]),
+                chain(t("ok"), chord([t("ok")], t("ok"))),
+                t("ok"),
+            ),
+            link_error=[NEW],
+        )
+    },
+    "a body group of chords in chords whose header fails": {
+        "canvas": chord(
+            [t("fail")],
+            group(chord([chord([t("ok")], t("ok")), t("ok")], t("ok")), t("ok")),
+            link_error=[OLD],
+        )
+    },
+    "a group that fails, then a chord": {
+        "canvas": chain(group(t("ok"), t("fail")), chord([t("ok")], t("ok"))),
+        "link_error": [NEW],
+    },
     "a header of which all fail": {"canvas": chord([t("fail"), t("boom"), t("fail")], t("ok"))},
     "a group that fails": {"canvas": group(t("ok"), t("fail"), link_error=[OLD])},
     "a chain that is ignored in the middle": {"canvas": chain(t("ok"), t("ignore"), t("ok"))},

@@ -27,7 +27,8 @@ app = Celery("shapes", set_as_current=True)
 app.conf.update(broker_url="memory://", result_backend="cache+memory://")
 SENT: list[Any] = []
 OWN = (
-    "producer", "chord_parents", "chord_immutable", "chord_member", "chord_after", "chain_link"
+    "producer", "chord_parents", "chord_immutable", "chord_member", "chord_after", "chord_end",
+    "chord_errbacks", "chain_link"
 )  # fmt: skip
 
 

@@ -315,6 +315,7 @@ class Session:
         return Seen(
             frozenset(row[0] for row in raw["scheduled"]),
             {row[0]: row[1] for row in raw["ready"]},
+            frozenset(row[0] for row in raw["nodes"]),
             frozenset(row[0] for row in raw["results"] if row[4] is not None and row[4] <= 0),
         )
 

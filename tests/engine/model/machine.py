@@ -18,6 +18,8 @@ from tests.engine.model.ops import (
     Enqueue,
     Maintain,
     Op,
+    Purge,
+    Reclaim,
     Register,
     Relay,
     Step,
@@ -203,6 +205,13 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         )
         self._both(first, second, (True, True), second_first)
 
+    @rule(second_first=st.booleans())
+    def two_purges_at_once(self, second_first: bool) -> None:
+        """Each frees something into the queue of the other one."""
+        for queues in ("qp", "pq"):
+            self._do(self._canvas("chain", [{"queue": queue} for queue in queues], False))
+        self._both(Purge("q"), Purge("p"), (True, True), second_first)
+
     @rule(
         data=st.data(),
         kinds=st.tuples(st.sampled_from(MEETING), st.sampled_from(MEETING)),
@@ -224,6 +233,9 @@ class EngineMachine(Intents, RuleBasedStateMachine):
 
     def _both(self, first: Op, second: Op, kept: tuple[bool, bool], second_first: bool) -> None:
         self.sound = False
+        for one, other in ((first, second), (second, first)):
+            if isinstance(one, Reclaim):  # a node knows of what it has said but heard no answer to
+                one.known += [ending.token for ending in other.told]
         done = self.pair.both((first, second), kept, second_first)
         self.model = settle(self.model, done, lambda: self.one.dump(self.model.now))
         for one in done:

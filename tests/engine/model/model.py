@@ -368,8 +368,12 @@ class Model(Tables):
         return states
 
     def purge(self, queues: Collection[str], seen: Seen | None = None) -> int:
-        """Forget what waits in queues, but for what others just move; what waited for it fails."""
-        left = {*seen.ready, *seen.scheduled} if seen is not None else set()
+        """Forget what waits in queues, but for what others just move; what waited for it fails.
+
+        Nor does it see what another one that is open frees into its queues: that stays, to be ended
+        by a worker, as if it had been freed after both.
+        """
+        left = {*seen.ready, *seen.scheduled, *seen.waiting} if seen is not None else set()
         waiting = [i for i, p in self.places.items() if not p.token and i not in left]
         gone = [id for id in waiting if self._queue(id) in queues]
         awaited = [id for id in gone if self.jobs[id].awaited]

@@ -68,6 +68,12 @@ def _moving(engine: States, seen: Seen | None) -> set[str]:
 class Op:
     """One call, or what a client does in one transaction."""
 
+    @property
+    def told(self) -> list[Ending]:
+        """Outcomes that it tells of."""
+        found: list[Ending] = getattr(self, "endings", None) or [getattr(self, "ending", None)]
+        return [one for one in found if one is not None]
+
     def run(self, session: Session) -> Any:
         """Do it."""
         raise NotImplementedError
@@ -353,7 +359,9 @@ class CancelWorkflow(Op):
         return root, session.cancel([row[0] for row in rows], False)
 
     def apply(self, model: Model, answer: Any, seen: Seen | None) -> None:
-        root = model.root(self.id)
+        # Another one that was open may have purged it after this one had looked.
+        gone = seen is not None and self.id not in model.jobs
+        root = answer[0] if gone else model.root(self.id)
         model.stopped[root] = model.now
         ids = [id for id in model.jobs if model.root(id) == root and model.lives(id)]
         _same("workflow", answer[0], root)

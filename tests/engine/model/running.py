@@ -16,13 +16,17 @@ EXAMPLES = 40  #: sequences of a run that is not timed
 STEPS = 50  #: rules of a sequence, at most
 
 
-def run_sequences(engine: Engine, *, examples: int = EXAMPLES, seconds: float = 0) -> str:
+def run_sequences(
+    engine: Engine, *, examples: int = EXAMPLES, seconds: float = 0, seed: int | None = None
+) -> str:
     """Run sequences of rules until one fails or there were enough; say what that came to.
 
     Args:
         engine: On a database of its own.
         examples: How many; always the same ones.
-        seconds: How long, instead: as many, with other ones each time.
+        seconds: How long, instead: as many in each round, with other ones each time.
+        seed: Of the first round, the next one's is one more; then they are the same ones each time,
+            and how far it comes is all that differs.
     """
 
     class Machine(EngineMachine):
@@ -32,6 +36,8 @@ def run_sequences(engine: Engine, *, examples: int = EXAMPLES, seconds: float = 
     began = time.monotonic()
     rounds = 0
     while True:
+        if seed is not None:
+            hypothesis.seed(seed + rounds)(Machine)
         run_state_machine_as_test(
             Machine,
             settings=settings(

@@ -83,6 +83,7 @@ class Seen(NamedTuple):
 
     scheduled: frozenset[str]
     ready: dict[str, int]  #: with deliveries so far
+    waiting: frozenset[str]  #: for parents
     overdue: frozenset[str]  #: results that are past their time
 
 

@@ -82,16 +82,18 @@ def encode_failure(
     state: str,
     exc: BaseException | None,
     traceback: str | None,
-    *,
-    hidden: bool = False,
+    **options: Any,
 ) -> bytes:
-    """Encode an exception whatever it is: if it cannot be said, say that."""
+    """Encode an exception whatever it is: if it cannot be said, say that.
+
+    Takes the options of the backend's `encode_meta`.
+    """
     try:
-        meta: bytes = backend.encode_meta(request.id, exc, state, traceback, request, hidden=hidden)
+        meta: bytes = backend.encode_meta(request.id, exc, state, traceback, request, **options)
     except Exception as failure:
         logger.exception("The exception of task %r cannot be stored", request.id)
         substitute = EncodeError(f"{type(exc).__name__}, which cannot be stored: {failure!r:.200}")
-        meta = backend.encode_meta(request.id, substitute, state, None, None, hidden=hidden)
+        meta = backend.encode_meta(request.id, substitute, state, None, None, **options)
     return meta
 
 

@@ -40,6 +40,8 @@ _HEADERS: tuple[tuple[str, Any], ...] = (
 _WORKFLOW: tuple[tuple[str, Any], ...] = (
     ("chord_parents", (str, list, tuple)),
     ("chord_after", _LIST),
+    ("chord_end", _TEXT),
+    ("chord_errbacks", _LIST),
     ("chord_latch", _TEXT),
     ("chord_lives", (int, float, type(None))),
     ("chain_link", _MAPPING),

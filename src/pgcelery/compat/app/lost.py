@@ -182,6 +182,7 @@ def failure(
     signal: bool = True,
     errbacks: bool = True,
     stored: bool = False,
+    chord_end: list[str | None] | None = None,
 ) -> Outcome:
     """End a job as FAILURE; never raises.
 
@@ -192,6 +193,8 @@ def failure(
         signal: Whether ``task_failure`` is sent.
         errbacks: Whether error links are called.
         stored: Whether the failure is, even if the result is ignored.
+        chord_end: Who is to call the error links instead, of those that fail because of it, and
+            which header member failed.
     """
     job = delivery.job
     running = Running(str(delivery.request["id"]))
@@ -203,7 +206,8 @@ def failure(
         note = notes.failed(exc, einfo.traceback)
         if stored or delivery.stores() or delivery.context.chain_link:
             shown = einfo.traceback if raised else None
-            meta = _encode(delivery, states.FAILURE, exc, shown, stored=stored)
+            hidden = not (stored or delivery.stores())
+            meta = _encode(delivery, states.FAILURE, exc, shown, hidden=hidden, chord_end=chord_end)
             ttl_s = _ttl_s(delivery, states.FAILURE)
         running.record = (states.FAILURE, meta)
         _spread(delivery, exc, einfo, errbacks=errbacks, stored=meta is not None)
@@ -229,13 +233,11 @@ def _encode(
     state: str,
     exc: BaseException,
     traceback: str | None,
-    *,
-    stored: bool = False,
+    **options: Any,
 ) -> bytes | None:
     backend = delivery.backend
     if hasattr(backend, "encode_meta"):
-        hidden = not (stored or delivery.stores())
-        return encode_failure(backend, delivery.context, state, exc, traceback, hidden=hidden)
+        return encode_failure(backend, delivery.context, state, exc, traceback, **options)
     backend.store_result(delivery.context.id, exc, state, traceback, request=delivery.context)
     return None
 
@@ -307,15 +309,36 @@ def unless_parents_succeeded(delivery: Delivery) -> Outcome | None:
     except Exception as exc:
         if not headers.get("chord_immutable"):
             request["args"] = list(request["args"][1:])  # there was never a first one
-        # The error links of a later step of a chain are those of the step that failed.
-        failed = delivery.app.backend.failed_among(headers.get("chord_after") or (), hidden=True)
-        cause = next((meta["result"] for meta in failed.values()), exc)
-        if failed or isinstance(headers["chord_parents"], str):
-            cause = cause.with_traceback(exc.__traceback__)
-            return failure(delivery, cause, hooks=False, signal=False, errbacks=False, stored=True)
-        _leave_out_called(delivery, exc)
-        return failure(delivery, exc, hooks=False, signal=False, stored=True)
+        return _fail_like_parents(delivery, exc)
     return None
+
+
+def _fail_like_parents(delivery: Delivery, exc: BaseException) -> Outcome:
+    """End a call that never ran; error links are called by the one that its body ends with."""
+    headers, backend = delivery.message.headers, delivery.app.backend
+    end = vars(exc).pop("chord_end", None)
+    if end is None and "chord_end" in headers:
+        end = [headers["chord_end"], getattr(exc, "dependency", None)]
+    # The error links of a later step of a chain are those of the step that failed.
+    failed = backend.failed_among(headers.get("chord_after") or (), hidden=True)
+    for meta in failed.values():
+        exc, end = meta["result"].with_traceback(exc.__traceback__), meta.get("chord_end")
+        break
+    silent = bool(failed) or isinstance(headers["chord_parents"], str)
+    if silent if end is None else end[0] != delivery.job.id:
+        return failure(
+            delivery, exc, hooks=False, signal=False, errbacks=False, stored=True, chord_end=end
+        )
+    if "chord_errbacks" in headers:
+        links = delivery.request.get("errbacks") or ()
+        places = headers["chord_errbacks"]
+        delivery.request["errbacks"] = [links[k] for k in places if k < len(links)]
+    if end is not None and end[1] is not None:  # what was stored of it says no cause
+        cause = backend.failed_among([end[1]], hidden=True).get(end[1])
+        exc.__cause__ = cause and cause["result"]
+        exc.dependency = end[1]  # type: ignore[attr-defined]
+    _leave_out_called(delivery, exc)
+    return failure(delivery, exc, hooks=False, signal=False, stored=True)
 
 
 def _leave_out_called(delivery: Delivery, exc: BaseException) -> None:

@@ -223,7 +223,7 @@ class Backend(Storing, Waiting):
     def _save_group(self, group_id: str, result: Any) -> Any:
         data = self.encode({"result": result.as_tuple()})
         ttl = self.ttl_s(states.SUCCESS)
-        self.app.engine.put_result(GROUP_PREFIX + group_id, State.RUNNING, data, ttl_s=ttl)
+        self.app.engine.keep(GROUP_PREFIX + group_id, data, ttl_s=ttl)
         return result
 
     def get_group_meta(self, group_id: str, cache: bool = True) -> Meta | None:

@@ -150,7 +150,9 @@ class Failing:
         Raises:
             celery.exceptions.Ignore: One of the others was ignored, so there is nothing to have.
             Exception: What the call must fail with, because one of the others did not succeed: for
-                a chord's body a ChordError caused by that one's own exception, else that itself.
+                a chord's body a ChordError caused by that one's own exception, else that itself, as
+                if it never came to run because of the header before both; then its ``chord_end``
+                says who calls the error links.
         """
         waited_for = headers["chord_parents"]
         ids = inputs.flat(waited_for)
@@ -165,6 +167,9 @@ class Failing:
             meta = self._meta_of(rows.get(task_id), hidden=True)
             values[task_id] = cause = meta["result"]
             if meta["status"] in states.PROPAGATE_STATES:
+                if "chord_end" in meta:
+                    cause.chord_end = meta["chord_end"]
+                    raise cause
                 if isinstance(waited_for, str) or headers.get("chord_member"):
                     raise cause
                 reason = f"Dependency {task_id} raised {cause!r}"

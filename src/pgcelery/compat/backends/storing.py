@@ -135,10 +135,12 @@ class Storing(Failing):
         request: Any = None,
         *,
         hidden: bool = False,
+        chord_end: Any = None,
     ) -> bytes:
         """Give what is stored of a call as the bytes of an outcome.
 
-        With `hidden` only what waits for the call in its workflow gets to see it.
+        With `hidden` only what waits for the call in its workflow gets to see it; `chord_end` tells
+        that which call is to call the error links.
 
         Raises:
             kombu.exceptions.EncodeError: The serializer cannot say `result`.
@@ -147,6 +149,8 @@ class Storing(Failing):
         meta["task_id"] = task_id
         if hidden:
             meta["hidden"] = True
+        if chord_end is not None:
+            meta["chord_end"] = chord_end
         return self.encode(meta)
 
     def decode_meta(self, data: bytes) -> Meta:

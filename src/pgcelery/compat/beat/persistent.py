@@ -123,6 +123,9 @@ class PersistentScheduler(Scheduler):
 
     def _fire(self, entry: Any, next_s: Any) -> tuple[Any, Any]:
         self._adopt(entry)
+        return self._book.insisting(lambda: self._fire_once(entry, next_s))
+
+    def _fire_once(self, entry: Any, next_s: Any) -> tuple[Any, Any]:
         try:
             with self._book.claim(entry.name, _standing(entry)) as slot:
                 self._set_clock(slot.now)

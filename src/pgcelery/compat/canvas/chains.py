@@ -178,7 +178,8 @@ class _chain(Signature):
         if len(tasks) == 1:
             options["chain"] = [*(options.get("chain") or ())]
             return tasks[0].apply_async(**options)
-        self._send_steps(tasks, results, root_id, app, chord is not None, options)
+        options.pop("chord_errbacks", None)  # of what this chain ends; its own are among them
+        self._send_steps(tasks, results, root_id, app, chord is not None, link_error, options)
         return results[0]
 
     def _send_steps(
@@ -188,6 +189,7 @@ class _chain(Signature):
         root_id: str | None,
         app: Any,
         kept: bool,
+        errbacks: Any,
         options: dict[str, Any],
     ) -> None:
         """Send all steps in one transaction, each waiting for the one before."""
@@ -198,6 +200,7 @@ class _chain(Signature):
                 tail=options.pop("chain", None),
                 link=options.pop("chain_link", None),
                 kept=kept,
+                errbacks=errbacks,
                 options=options,
             ):  # fmt: skip
                 if jobs and app.conf.task_inherit_parent_priority:

@@ -289,10 +289,12 @@ class _chord(Signature):
         if kinds.is_chain(body):
             body._unroll_chords(app)
         body_result = body.freeze(task_id or uuid(), group_id=group_id, root_id=root_id)
+        waits.update(inputs.end(waits, body_result))
         strip_header_links(body)
         for key in ("chain", "chain_link", "chord", "task_id"):
             options.pop(key, None)
         header.options["task_id"] = group_id
+        ends = {key: waits.pop(key) for key in ("chord_errbacks",) if key in waits}
         # The body needs the results, whatever the tasks say.
         given = {**options, **delay, **waits, "task_id": group_id, "ignore_result": False}
         place = {"group_id": group_id, "chord": body, "root_id": root_id}
@@ -305,12 +307,12 @@ class _chord(Signature):
         with outbox.together(app, body_result.id):
             if header.tasks:
                 body_result.parent = header.apply_async(partial_args, kwargs, **given)
-                self._send_body(body, frozen[1], **_after(waits))
+                self._send_body(body, frozen[1], **_after(waits), **ends)
             else:
                 body_result.parent = app.GroupResult(*frozen)
                 if waits:
                     waits["chord_immutable"] = True
-                body.apply_async(([],), **waits)
+                body.apply_async(([],), **waits, **ends)
         return body_result
 
     def _send_drawn(

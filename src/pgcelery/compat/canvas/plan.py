@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+from kombu.utils.functional import maybe_list
+
 from pgcelery.compat.canvas import kinds
 from pgcelery.compat.canvas.signature import maybe_signature
 from pgcelery.compat.result import inputs
@@ -37,6 +39,7 @@ def steps(
     tail: Any,
     link: dict[str, Any] | None,
     kept: bool,
+    errbacks: Any,
     options: dict[str, Any],
 ) -> Iterator[Step]:
     """Say how to send the steps of a chain, the first one first.
@@ -48,9 +51,11 @@ def steps(
         tail: What comes after the chain, as Celery's ``chain`` option.
         link: ``chain_link`` of the chain itself, which is its last step's.
         kept: Whether the last step's result is, whatever its task says.
+        errbacks: The chain's own error links, which each step has among others.
         options: The first step's own.
     """
     count, after = len(tasks), len(tail or ())
+    end = inputs.end(options, results[0])
     written = None
     calls = (call for task in tasks for call in calls_in(task))
     if next(islice(calls, WRITTEN_OUT, None), None) is None:
@@ -59,7 +64,12 @@ def steps(
     yield Step(
         tasks[-1],
         (),
-        {**options, "chain": written, "chain_link": _link(tasks, results, count - 1, head, after)},
+        {
+            **options,
+            **end,
+            "chain": written,
+            "chain_link": _link(tasks, results, count - 1, head, after),
+        },
     )
     root_id = root_id or root_of(results[-1])
     for place in range(count - 2, -1, -1):
@@ -74,6 +84,8 @@ def steps(
             own["chain_link"] = _link(tasks, results, place, head, after)
         else:
             own.update(chain=tail, chain_link=link)
+            if end:
+                own["chord_errbacks"] = _places(errbacks, tasks[0])
             if kept:
                 own["ignore_result"] = False
         yield Step(tasks[place], (inputs.SLOT,), own)
@@ -99,6 +111,15 @@ def _alone(task: Any, result: Any, before: Any) -> Any:
     if hasattr(result, "results"):
         return result.app.GroupResult(result.id, result.results)
     return result.app.AsyncResult(result.id)
+
+
+def _places(errbacks: Any, task: Any) -> list[int]:
+    """Say which of the error links of a step are those of its chain."""
+    while kinds.is_chord(task):
+        task = task.body
+    wanted = maybe_list(errbacks) or ()
+    links = maybe_list(task.options.get("link_error")) or ()
+    return [place for place, link in enumerate(links) if link in wanted]
 
 
 def root_of(result: Any) -> str:

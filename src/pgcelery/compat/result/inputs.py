@@ -7,8 +7,10 @@ place is held by `SLOT`, so that the call has as many arguments as it will have.
 ``chord_immutable`` says that it only waits and takes no argument; ``chord_member`` that it is one
 of a group that is a chord's body, which fails with the header's own error; ``chord_latch`` that the
 ids joined this latch of the engine, which is the one parent; ``chord_after`` the step of a chain
-that a chord's header waited for: if that failed, so does the body, in silence; ``chord_lives`` the
-seconds until it expires, counted from the end of what it waited for. Pure.
+that a chord's header waited for: if that failed, so does the body, in silence; ``chord_end`` the id
+of the call that a body of several ends with, and which calls the error links if the header fails;
+``chord_errbacks`` which of its error links those are, by place, for a step has others too;
+``chord_lives`` the seconds until it expires, counted from the end of what it waited for. Pure.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ OPTIONS = (
     "chord_member",
     "chord_latch",
     "chord_after",
+    "chord_end",
+    "chord_errbacks",
     "chord_lives",
 )
 
@@ -63,6 +67,19 @@ def build(inputs: Inputs, value_of: Callable[[str], Any]) -> Any:
     if isinstance(inputs, str):
         return value_of(inputs)
     return [build(item, value_of) for item in inputs]
+
+
+def end(options: Mapping[str, Any], result: Any) -> dict[str, Any]:
+    """Say to those that begin a body which call it ends with, if there is one such call.
+
+    Args:
+        options: What the body, or the part of one, is sent with.
+        result: Its result.
+    """
+    waits_for_header = isinstance(options.get("chord_parents"), list)
+    if not waits_for_header or "chord_end" in options or hasattr(result, "results"):
+        return {}
+    return {"chord_end": result.id}
 
 
 def take(options: dict[str, Any]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ begin
     ), jobs as (
         delete from pgcelery.jobs j using gone g
         where j.id = g.id and g.state >= 10
-          and (j.flags & 2 = 0 or g.token is not null or not pgcelery.at_large_v1(j))
+          and (g.token <> coalesce(j.last_token, 0) or not pgcelery.at_large_v2(j))
     )
     select count(*) into pruned from gone;
 

@@ -9,3 +9,6 @@
 -- install functions/fetch_v1.sql
 -- install functions/await_v1.sql
 -- install functions/failures_v1.sql
+-- install functions/at_large_v2.sql
+-- install functions/forget_v1.sql
+-- install functions/keep_v1.sql
