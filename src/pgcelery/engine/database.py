@@ -269,6 +269,16 @@ class Connections:
         prepare = self._config.listen
         return self._insisting(lambda conn: exchange(conn, first, *others, prepare=prepare))
 
+    def ask_both(self, first: Request, second: Request) -> tuple[Rows, Rows]:
+        """Do so and wait for the second as well, of which there are no rows if it is refused."""
+        prepare = self._config.listen
+
+        def both(conn: Connection) -> tuple[Rows, Rows]:
+            rows = exchange(conn, first, second, prepare=prepare)
+            return rows, settle(conn)[0]
+
+        return self._insisting(both)
+
     def _insisting(self, act: Callable[[Connection], T]) -> T:
         while True:
             self._survive_fork()
