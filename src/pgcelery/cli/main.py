@@ -7,7 +7,6 @@ Source: Celery 5.7, ``celery.bin.celery`` (options, variables, exit codes). Diff
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import os
 import pathlib
@@ -95,6 +94,8 @@ class LazyGroup(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
+            import difflib
+
             close = difflib.get_close_matches(name, self.list_commands(ctx), 3)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             ctx.fail(f"No such command '{name}'.{hint}")

@@ -41,6 +41,7 @@ from pgcelery.engine.queues import Queues
 from pgcelery.engine.results import Results
 from pgcelery.engine.statements import statements
 from pgcelery.engine.telling import Telling
+from pgcelery.engine.transport import exposed_host
 from pgcelery.engine.waiting import Waiting
 from pgcelery.engine.workflows import Workflows
 
@@ -118,6 +119,11 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
     def check_schema(self) -> None:
         """Raise SchemaMismatch, saying what to do, unless this release fits the database."""
         schema.check(self.config)
+
+    def exposed_host(self) -> str | None:
+        """Name the server if what is said to it could be read on the way; else None."""
+        with self._connections.lend() as conn:
+            return exposed_host(conn)
 
     def schema_status(self) -> schema.SchemaStatus:
         """Compare the database's schema with this release's."""
