@@ -157,9 +157,9 @@ def test_clear_text_to_another_machine_is_told_apart(tls: Tls) -> None:
     assert not exposed("localhost", "127.0.0.1", False)
     assert not exposed("localhost", "::1", False)
     assert not exposed("/run/postgresql", "", False)
-    assert Client(EngineConfig(dsn=tls.url())).exposed_host() is None
-    clear = EngineConfig(dsn=tls.url(sslmode="disable", sslrootcert=""))
-    assert Client(clear).exposed_host() is None
+    for url in (tls.url(), tls.url(sslmode="disable", sslrootcert="")):
+        with Client(EngineConfig(dsn=url)) as client:
+            assert client.exposed_host() is None
 
 
 def test_a_worker_warns_in_one_line(
