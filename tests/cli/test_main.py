@@ -193,3 +193,30 @@ def test_an_unknown_inspect_command_is_a_usage_error(project: Path) -> None:
     result = run("-A", "proj_cli", "inspect", "nothing")
     assert result.exit_code == 2
     assert "Command nothing not recognized. Available inspect commands:" in result.output
+
+
+LOADED = """
+import atexit, gc
+gc.collect()
+before = [one["collections"] for one in gc.get_stats()]
+kept = [[] for _ in range(100_000)]
+print("collected", [one["collections"] for one in gc.get_stats()] != before)
+atexit.register(lambda: print("threshold", gc.get_threshold()[0]))
+from pgcelery import Celery
+app = Celery("proj_cli", broker="%s")
+"""
+
+
+@pytest.mark.parametrize(("chosen", "after"), [("", 1234), ("gc.set_threshold(9)", 9)])
+def test_a_workers_app_is_loaded_without_collecting_garbage(
+    chosen: str, after: int, project: Path
+) -> None:
+    (project / "proj_cli.py").write_text(LOADED % DEAD + chosen)
+    code = (
+        "import gc, sys; from pgcelery.cli.main import main; gc.set_threshold(1234);"
+        "sys.argv = ['pgcelery', '-A', 'proj_cli', 'worker']; main()"
+    )
+    line = [sys.executable, "-c", code]
+    out = subprocess.run(line, capture_output=True, text=True, cwd=project).stdout
+    assert "collected False\n" in out
+    assert f"threshold {after}\n" in out  # as it was, or as the application wants it

@@ -20,7 +20,7 @@ from pgcelery.engine.embedded.account import Account, server_account
 from pgcelery.engine.embedded.binaries import Binaries, find_binaries
 from pgcelery.engine.embedded.places import temp
 from pgcelery.engine.errors import EmbeddedServerError
-from pgcelery.engine.transport import exposed, exposed_host
+from pgcelery.engine.transport import exposed
 from tests.security.conftest import PASSWORD
 from tests.support.process import Process
 
@@ -157,8 +157,9 @@ def test_clear_text_to_another_machine_is_told_apart(tls: Tls) -> None:
     assert not exposed("localhost", "127.0.0.1", False)
     assert not exposed("localhost", "::1", False)
     assert not exposed("/run/postgresql", "", False)
-    assert exposed_host(EngineConfig(dsn=tls.url())) is None
-    assert exposed_host(EngineConfig(dsn=tls.url(sslmode="disable", sslrootcert=""))) is None
+    for url in (tls.url(), tls.url(sslmode="disable", sslrootcert="")):
+        with Client(EngineConfig(dsn=url)) as client:
+            assert client.exposed_host() is None
 
 
 def test_a_worker_warns_in_one_line(

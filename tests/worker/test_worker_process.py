@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from pgcelery.compat.app.base import Celery
@@ -274,3 +275,38 @@ def test_pickle_as_root_is_refused(start: Callable[..., Process], tmp_path: Path
     assert "Refusing to run a worker as a privileged user" in worker.output()
     forced = start(C_FORCE_ROOT="1")
     assert forced.popen.poll() is None
+
+
+IMPORTS = """
+
+imported = set()
+
+@signals.worker_process_init.connect
+def note(**kwargs):
+    imported.update(sys.modules)
+
+@app.task
+def new():
+    return sorted(set(sys.modules) - imported)
+"""
+
+
+def test_what_tasks_need_is_imported_before_the_fork(
+    app: Celery, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    (tmp_path / "proj.py").write_text("import sys\n" + PROJECT + IMPORTS)
+    start()
+    new = app.signature("proj.new")
+    new.delay().get(timeout=20)
+    assert new.delay().get(timeout=20) == []  # by the first one, and the recording of its result
+
+
+def test_an_idle_worker_holds_two_connections(start: Callable[..., Process], dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        count = (
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and backend_start > %s"
+        )
+        began = admin.execute("select clock_timestamp()").fetchone()
+        start()
+        assert admin.execute(count, began).fetchone() == (2,)

@@ -7,12 +7,14 @@ Source: Celery 5.7, ``celery.bin.celery`` (options, variables, exit codes). Diff
 from __future__ import annotations
 
 import copy
-import difflib
+import gc
 import importlib
 import os
 import pathlib
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -53,6 +55,7 @@ _VALUE_OPTIONS = {
     "-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir",
 }  # fmt: skip
 _COMMAND = "pgcelery.command"
+_WHILE_LOADING = 200_000  # objects that are new, until the collector looks at them
 
 
 class LazyGroup(click.Group):
@@ -95,6 +98,8 @@ class LazyGroup(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
+            import difflib
+
             close = difflib.get_close_matches(name, self.list_commands(ctx), 3)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             ctx.fail(f"No such command '{name}'.{hint}")
@@ -229,7 +234,8 @@ def celery(
     if no_color:
         ctx.color = False
     if isinstance(app, str):
-        app = load_app(ctx, app)
+        with _uncollected(ctx.invoked_subcommand == "worker"):
+            app = load_app(ctx, app)
     elif app is None:
         app = ctx.obj  # of `app.start()`; None from a shell
     ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)
@@ -245,6 +251,22 @@ def _colours_off() -> bool:
     if os.environ.get("FORCE_COLOR"):
         return False
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+@contextmanager
+def _uncollected(wanted: bool) -> Iterator[None]:
+    """Keep the collector from what modules make, if `wanted`: it stays, and there is much of it."""
+    if not wanted:
+        yield
+        return
+    usual = gc.get_threshold()
+    gc.set_threshold(_WHILE_LOADING, *usual[1:])
+    try:
+        yield
+    finally:
+        if gc.get_threshold()[0] == _WHILE_LOADING:  # else the application has chosen
+            gc.freeze()
+            gc.set_threshold(*usual)
 
 
 def load_app(ctx: click.Context, name: str) -> Any:

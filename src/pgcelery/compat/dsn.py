@@ -22,20 +22,25 @@ mean is pgcelery's own.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgcelery.compat.exceptions import ImproperlyConfigured
-from pgcelery.engine.embedded import EphemeralServer, ensure_server, ephemeral_server
+
+if TYPE_CHECKING:
+    from pgcelery.engine.embedded import EphemeralServer
+
+_EMBEDDED = "pgcelery.engine.embedded"  # imported where one is meant: few apps use it
 
 _NATIVE = re.compile(r"^(?:postgres(?:ql)?(?:\+\w+)?|pgcelery)://", re.IGNORECASE)
 _KEYWORDS = re.compile(r"^\s*\w+\s*=")
@@ -75,7 +80,7 @@ def resolve(conf: Mapping[str, Any] | Any = None) -> str:
     found = target(conf)
     if found.kind == "memory":
         return _memory_dsn()
-    return found.dsn or ensure_server().dsn
+    return found.dsn or str(importlib.import_module(_EMBEDDED).ensure_server().dsn)
 
 
 def target(conf: Mapping[str, Any] | Any = None) -> Target:
@@ -250,7 +255,7 @@ def _memory_dsn() -> str:
     global _memory
     with _memory_lock:
         if _memory is None:
-            _memory = ephemeral_server()
+            _memory = importlib.import_module(_EMBEDDED).ephemeral_server()
         return _memory.dsn
 
 

@@ -148,6 +148,11 @@ def timestamp(value: datetime) -> int:
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+def moment(data: bytes) -> datetime:
+    """Read a time in binary."""
+    return _EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+
+
 def literal(array: Array) -> str:
     """Write an array as text, for drivers that take no binary parameters."""
     read, elements, at = _READERS[array.element_oid], [], _HEADER.size
@@ -168,8 +173,7 @@ def _int(data: bytes) -> str:
 
 
 def _time(data: bytes) -> str:
-    moment = _EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
-    return moment.isoformat()
+    return moment(data).isoformat()
 
 
 _READERS: dict[int, Callable[[bytes], str]] = {

@@ -28,23 +28,23 @@ from pgcelery.engine.columns import (
     queue_key,
 )
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import Connections, load, outlived
-from pgcelery.engine.ears import Ear, Ears
+from pgcelery.engine.database import Connections, load
+from pgcelery.engine.ears import Ears
 from pgcelery.engine.errors import InvalidJob
 from pgcelery.engine.exchange import Connection, Request
 from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.inside import Inside
-from pgcelery.engine.job import NewJob, State, StoredResult
+from pgcelery.engine.job import NewJob, State
 from pgcelery.engine.latches import Latches
 from pgcelery.engine.limits import Limits
 from pgcelery.engine.queues import Queues
+from pgcelery.engine.results import Results
 from pgcelery.engine.statements import statements
 from pgcelery.engine.telling import Telling
+from pgcelery.engine.transport import exposed_host
 from pgcelery.engine.waiting import Waiting
 from pgcelery.engine.workflows import Workflows
 
-_LOOK_AGAIN_S = (0.01, 0.5)  # first and slowest look while waiting for a result
-_MANY = 100  # with more ids than this, looking for all of them now and then is cheaper than hearing
 _BATCH = 1000  # jobs in one statement of an enqueue
 _NOBODY = TextArray.of([])
 _TRUE = b"\1"
@@ -89,7 +89,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client(Workflows, Latches, Queues, Limits, Waiting, Telling):
+class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):
@@ -119,6 +119,11 @@ class Client(Workflows, Latches, Queues, Limits, Waiting, Telling):
     def check_schema(self) -> None:
         """Raise SchemaMismatch, saying what to do, unless this release fits the database."""
         schema.check(self.config)
+
+    def exposed_host(self) -> str | None:
+        """Name the server if what is said to it could be read on the way; else None."""
+        with self._connections.lend() as conn:
+            return exposed_host(conn)
 
     def schema_status(self) -> schema.SchemaStatus:
         """Compare the database's schema with this release's."""
@@ -289,116 +294,6 @@ class Client(Workflows, Latches, Queues, Limits, Waiting, Telling):
         rows = self._run("queues/counts", {"names": None if queues is None else list(queues)})
         return {row[0]: QueueCounts(*row[1:]) for row in rows}
 
-    # -- results --------------------------------------------------------------------------------
-
-    def results(self, ids: Collection[str]) -> dict[str, StoredResult]:
-        """Read what is known of ids; those of which nothing is known are missing."""
-        if not ids:
-            return {}
-        rows = self._run("results/fetch", {"ids": TextArray.of(list(ids))})
-        return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
-
-    def failures(self, ids: Collection[str]) -> dict[str, StoredResult]:
-        """Read the results of those that ended otherwise than completed."""
-        rows = self._run("results/failures", {"ids": TextArray.of(list(ids))})
-        return {row[0]: StoredResult(row[0], State(row[1]), row[2], row[3]) for row in rows}
-
-    def late(self) -> dict[str, int]:
-        """Count the outcomes that were refused in the last seven days, by reason."""
-        return dict(self._run("results/late"))
-
-    def inputs(
-        self, id: str, ids: Collection[str]
-    ) -> tuple[dict[str, StoredResult], dict[str, StoredResult | None]]:
-        """Read the results of `ids`, and of those that joined what job `id` waited for, in order.
-
-        Returns:
-            As `results` does; and the same for the joiners, None where nothing is known.
-        """
-        rows = self._run("results/inputs", {"id": id, "ids": TextArray.of(list(ids))})
-        found: dict[str, StoredResult] = {}
-        joined: dict[str, StoredResult | None] = {}
-        for one, beside, state, result, finished_at in rows:
-            known = None if state is None else StoredResult(one, State(state), result, finished_at)
-            if beside:
-                joined[one] = known
-            elif known is not None:
-                found[one] = known
-        return found, joined
-
-    def wait(self, ids: Collection[str], timeout_s: float | None) -> dict[str, StoredResult]:
-        """Block until at least one of ids is final, or the time is over.
-
-        Returns:
-            Those of ids that are final; empty when the time was over first.
-
-        Raises:
-            DatabaseUnavailable: At the first look, or when the time was over. An outage that comes
-                while it waits is outlived.
-        """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        done = self._final(ids)
-        if done or not ids or (timeout_s is not None and timeout_s <= 0):
-            return done
-        return outlived(
-            lambda: self._look(ids, deadline) if len(ids) > _MANY else self._hear(ids, deadline),
-            deadline,
-        )
-
-    def _hear(self, ids: Collection[str], deadline: float | None) -> dict[str, StoredResult]:
-        """Wait by being told, and by looking now and then."""
-        with self._ears.lend() as ear:
-            if ear is not None:
-                keep_s = 86400.0 if deadline is None else deadline - time.monotonic() + 60
-                params = {"ids": TextArray.of(list(ids)), "channel": ear.channel, "keep_s": keep_s}
-                self._run("results/await", params)
-            done = self._final(ids)
-            pause, slowest = _LOOK_AGAIN_S
-            while not done:
-                left = slowest if deadline is None else deadline - time.monotonic()
-                if left <= 0:
-                    return {}
-                named = _pause(ear, min(pause, left))
-                pause = min(pause * 2, slowest)
-                mine = [one for one in named or () if one in ids]
-                done = self._final(mine or ids)
-        return done
-
-    def _look(self, ids: Collection[str], deadline: float | None) -> dict[str, StoredResult]:
-        """Wait by looking for all of them, with pauses of which the database sees little."""
-        pause, slowest = _LOOK_AGAIN_S
-        while True:
-            left = slowest if deadline is None else max(0.0, deadline - time.monotonic())
-            _pause(None, min(pause, left))
-            begun = time.monotonic()
-            done = self._final(ids)
-            if done or not left:
-                return done
-            pause = min(max(pause * 1.5, 3 * (time.monotonic() - begun)), slowest)
-
-    def _final(self, ids: Collection[str]) -> dict[str, StoredResult]:
-        found = self.results(ids)
-        return {one: row for one, row in found.items() if row.state.final}
-
-    def put_result(
-        self, id: str, state: State, result: bytes, *, ttl_s: float | None = None
-    ) -> bool:
-        """Write what is known of an id by hand; False, and nothing changed, if it is final."""
-        rows = self._run(
-            "results/put",
-            {"id": check_name("id", id), "state": int(state), "result": result, "ttl_s": ttl_s},
-        )
-        return bool(rows[0][0])
-
-    def keep(self, id: str, data: bytes, *, ttl_s: float | None = None) -> bool:
-        """Keep bytes under an id that is no job's; False, and nothing kept, if it is one's."""
-        params = {"id": check_name("id", id), "data": data, "ttl_s": ttl_s}
-        return bool(self._run("results/keep", params)[0][0])
-
-    def forget(self, ids: Sequence[str]) -> int:
-        """Delete the results of ids, and the jobs among them that have ended; how many results."""
-        return int(self._run("results/forget", {"ids": TextArray.of(list(ids))})[0][0])
-
     # -- workers --------------------------------------------------------------------------------
 
     def workers(self) -> list[WorkerInfo]:
@@ -453,7 +348,7 @@ class Client(Workflows, Latches, Queues, Limits, Waiting, Telling):
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            _pause(None, min(0.02, left))
+            threading.Event().wait(min(0.02, left))
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -486,10 +381,3 @@ def _existing(rows: Sequence[TupleRow]) -> dict[str, str]:
     if not rows:
         raise InvalidJob("the database answered nothing to an enqueue")
     return dict(zip(*rows[0], strict=True))
-
-
-def _pause(ear: Ear | None, seconds: float) -> list[str] | None:
-    if ear is not None:
-        return ear.hear(seconds)
-    threading.Event().wait(seconds)
-    return None

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql as pgsql
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import TupleRow
 
 from pgcelery.engine import arrays
@@ -75,11 +76,33 @@ def connect(config: EngineConfig, *, autocommit: bool = True) -> Connection:
     Raises:
         DatabaseUnavailable: The server cannot be reached or refuses; trying again can help.
     """
-    return connect_as(Connection, config, autocommit=autocommit)
+    return connect_as(Connection, config, autocommit=autocommit, adapters=_own_adapters())
 
 
-def connect_as(kind: type[ConnectionT], config: EngineConfig, *, autocommit: bool) -> ConnectionT:
+def _adapters() -> AdaptersMap:
+    """Make a map of what applications had the driver adapt until now, and of our arrays."""
+    adapters = AdaptersMap(psycopg.adapters)
+    arrays.register(adapters)
+    return adapters
+
+
+_own_adapters = cache(_adapters)  # one for all connections that no application sees
+
+
+def connect_as(
+    kind: type[ConnectionT],
+    config: EngineConfig,
+    *,
+    autocommit: bool,
+    adapters: AdaptersMap | None = None,
+) -> ConnectionT:
     """Open one that is of a class made of psycopg's.
+
+    Args:
+        kind: The class.
+        config: Where.
+        autocommit: Whether each statement is a transaction.
+        adapters: What it adapts; what applications want by now, unless given.
 
     Raises:
         DatabaseUnavailable: The server cannot be reached or refuses; trying again can help.
@@ -93,12 +116,12 @@ def connect_as(kind: type[ConnectionT], config: EngineConfig, *, autocommit: boo
             **tcp_options(config),
             # Behind a transaction pooler a statement prepared here may be unknown there.
             prepare_threshold=2 if config.listen else None,
+            context=adapters or _adapters(),
         )
     except psycopg.OperationalError as exc:
         raise DatabaseUnavailable(str(exc).strip()) from exc
     except psycopg.ProgrammingError as exc:
         raise DatabaseUnavailable(f"not a usable database URL: {exc}") from exc
-    arrays.register(conn.adapters)
     return conn
 
 
@@ -280,6 +303,16 @@ class Connections:
         """Do the same by `exchange`, for what is sent all day."""
         prepare = self._config.listen
         return self._insisting(lambda conn: exchange(conn, first, *others, prepare=prepare))
+
+    def ask_both(self, first: Request, second: Request) -> tuple[Rows, Rows]:
+        """Do so and wait for the second as well, of which there are no rows if it is refused."""
+        prepare = self._config.listen
+
+        def both(conn: Connection) -> tuple[Rows, Rows]:
+            rows = exchange(conn, first, second, prepare=prepare)
+            return rows, settle(conn)[0]
+
+        return self._insisting(both)
 
     def _insisting(self, act: Callable[[Connection], T]) -> T:
         while True:

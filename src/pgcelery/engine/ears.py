@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import ceil
 
 import psycopg
 from psycopg import sql as pgsql
@@ -23,6 +26,8 @@ class Ear:
     def __init__(self, config: EngineConfig) -> None:
         self.channel = f"{config.schema}.{uuid.uuid4().hex}"[:63]
         self.conn: Connection = connect(config)
+        self._comes = select.poll()
+        self._comes.register(self.conn.fileno(), select.POLLIN)
         try:
             with translated():
                 self.conn.execute(pgsql.SQL("listen {}").format(pgsql.Identifier(self.channel)))
@@ -39,12 +44,22 @@ class Ear:
         Raises:
             DatabaseUnavailable: The connection broke; the ear is useless.
         """
-        heard: list[str] | None = None
+        deadline = time.monotonic() + timeout_s
         with translated():
-            for notice in self.conn.notifies(timeout=timeout_s, stop_after=1):
-                heard = heard or []
-                with suppress(ValueError):
-                    heard += json.loads(notice.payload)
+            while (heard := self._heard()) is None:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    break
+                if self._comes.poll(ceil(left_s * 1000)):
+                    self.conn.pgconn.consume_input()
+        return heard
+
+    def _heard(self) -> list[str] | None:
+        heard: list[str] | None = None
+        while notice := self.conn.pgconn.notifies():
+            heard = heard or []
+            with suppress(ValueError):
+                heard += json.loads(notice.extra)
         return heard
 
 
@@ -58,6 +73,11 @@ class Ears:
         self._idle: list[Ear] = []
         self._inherited: list[Ear] = []
         self._lent = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether one lies here, so that lending it opens no connection."""
+        return bool(self._idle) and self._pid == os.getpid()
 
     @contextmanager
     def lend(self) -> Iterator[Ear | None]:

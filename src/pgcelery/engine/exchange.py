@@ -64,14 +64,17 @@ def exchange(conn: Connection, first: Request, *others: Request, prepare: bool =
         raise
 
 
-def settle(conn: Connection) -> None:
+def settle(conn: Connection) -> list[Rows]:
     """Read the answers that an `exchange` did not wait for. Closes it if this is interrupted.
+
+    Returns:
+        The rows of each; none of one that was refused.
 
     Raises:
         psycopg.Error: The connection broke.
     """
     if not conn.owed:
-        return
+        return []
     try:
         answers = _answers(conn.pgconn, len(conn.owed))
         conn.pgconn.exit_pipeline_mode()
@@ -81,6 +84,7 @@ def settle(conn: Connection) -> None:
     owed, conn.owed = conn.owed, ()
     for request, results in zip(owed, answers, strict=True):
         _note(conn, request, results)
+    return [_rows(results) for results in answers]
 
 
 def _interrupted(conn: Connection, exc: BaseException) -> None:
@@ -107,6 +111,10 @@ def _once(conn: Connection, requests: tuple[Request, ...], prepare: bool) -> Row
     error = _note(conn, first, results)
     if error is not None:
         raise error
+    return _rows(results)
+
+
+def _rows(results: list[pq.abc.PGresult]) -> Rows:
     return next((cells(one) for one in results if one.status == pq.ExecStatus.TUPLES_OK), [])
 
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import cache
 from typing import NamedTuple
 
 import psycopg
@@ -64,6 +65,7 @@ class Link:
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
+        self._where = _where(config)
         self._conn: pq.abc.PGconn | None = None
         self.state = LinkState.CLOSED
         self._pending: deque[_Request] = deque()
@@ -81,12 +83,7 @@ class Link:
             DatabaseUnavailable: It failed at once.
         """
         self.close()
-        text = conninfo.make_conninfo(
-            self._config.dsn,
-            application_name=self._config.application_name,
-            **tcp_options(self._config),
-        )
-        conn = pq.PGconn.connect_start(text.encode())
+        conn = pq.PGconn.connect_start(self._where)
         self._conn = conn
         if conn.status == pq.ConnStatus.BAD:
             self._fail()
@@ -291,6 +288,14 @@ class Link:
         message = self._conn.get_error_message().strip() or "connection to the server lost"
         self.close()
         raise DatabaseUnavailable(message)
+
+
+@cache
+def _where(config: EngineConfig) -> bytes:
+    text = conninfo.make_conninfo(
+        config.dsn, application_name=config.application_name, **tcp_options(config)
+    )
+    return text.encode()
 
 
 def _text(value: str | int | float | bool | None) -> bytes | None:

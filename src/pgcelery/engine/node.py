@@ -69,13 +69,14 @@ class Node(Session):
         message: Callable[[bytes, str | None], None],
         beaten: Callable[[], None],
         held: Callable[[], Iterable[int]],
+        client: Client | None = None,
         free_at: Callable[[], float] = lambda: inf,
     ) -> None:
         super().__init__(config)
         self.name = name
         self.info = info
         self.draining = False
-        self.client = Client(config)
+        self.client = client or Client(config)
         self.worker_id: int | None = None
         self.territory = Territory({OWN: name, **labels}, config.placement_grace_s)
         self._claimed = claimed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import connect
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 
 def exposed(host: str, address: str, encrypted: bool) -> bool:
@@ -21,12 +21,7 @@ def exposed(host: str, address: str, encrypted: bool) -> bool:
     return not ip_address(address.partition("%")[0]).is_loopback
 
 
-def exposed_host(config: EngineConfig) -> str | None:
-    """Connect, and name the server if it is elsewhere and there is no TLS; else None.
-
-    Raises:
-        DatabaseUnavailable: It cannot be reached.
-    """
-    with connect(config) as conn:
-        info = conn.info
-        return info.host if exposed(info.host, info.hostaddr, conn.pgconn.ssl_in_use) else None
+def exposed_host(conn: Connection[TupleRow]) -> str | None:
+    """Name the server if it is elsewhere and there is no TLS; else None."""
+    info = conn.info
+    return info.host if exposed(info.host, info.hostaddr, conn.pgconn.ssl_in_use) else None

@@ -13,12 +13,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any, Literal
 
+from pgcelery.engine.client import Client
 from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.errors import DatabaseUnavailable
+from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.fence import Fence
 from pgcelery.engine.guard import Guarded
@@ -52,6 +54,7 @@ class Worker:
         rates: How many jobs a second it may begin, by name; see `set_rates`.
         on_control: Called with each broadcast message and whom to answer.
         on_beat: Called after each renewal of the lease.
+        client: For what is asked beside the node's own connection; closed at the end.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Worker:
         rates: Mapping[str, float] | None = None,
         on_control: Callable[[bytes, str | None], None] | None = None,
         on_beat: Callable[[], None] | None = None,
+        client: Client | None = None,
     ) -> None:
         self.config = config
         self.name = name
@@ -87,6 +91,7 @@ class Worker:
             cancel=self._cancel,
             message=self._message,
             beaten=on_beat or (lambda: None),
+            client=client,
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
             free_at=lambda: self.pool.free_at(),
         )
@@ -224,6 +229,8 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped. Outages of the database are outlived, at the start too."""
+        with suppress(EngineError):  # it is tried again, and told of, in the first round
+            self._name_queues()  # before the fork, so that what a connection needs is shared
         self.pool.start(self._handler, self.config if self.config.relay else None)
         try:
             while not self._over():
@@ -293,15 +300,15 @@ class Worker:
                 logger.exception("a call into the worker failed", extra={"action": "worker.call"})
 
     def _enter(self) -> None:
-        queues = self._node.territory.queues
-        if not queues and self._initial_queues:
-            try:
-                self._node.territory.serve(self._node.client.intern(self._initial_queues))
-            except DatabaseUnavailable:
-                return
-            self._initial_queues = []
-        if self._node.ready and not self.ready.is_set():
+        self._name_queues()
+        if self._node.ready and not (self._initial_queues or self.ready.is_set()):
             self.ready.set()
+
+    def _name_queues(self) -> None:
+        if self._initial_queues and not self._node.territory.queues:
+            with suppress(DatabaseUnavailable):  # it is tried again in the next round
+                self._node.territory.serve(self._node.client.intern(self._initial_queues))
+                self._initial_queues = []
 
     def _collect(self) -> None:
         now = time.monotonic()

@@ -68,6 +68,12 @@ class TaskHandler:
             self._accept = prepare_accept_content(self.app.conf.accept_content)
         return self._accept
 
+    def prepare(self) -> None:
+        """Make what the first task would, before processes are forked, which then share it."""
+        self._accept = prepare_accept_content(self.app.conf.accept_content)
+        for part in ("backend", "timezone"):
+            getattr(self.app, part)
+
     def received(self, jobs: list[Job]) -> None:
         """Report jobs whose task this worker does not have; the pool ends them."""
         tasks = self.app.tasks

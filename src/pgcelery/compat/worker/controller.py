@@ -18,11 +18,10 @@ from kombu.common import Broadcast
 
 from pgcelery.compat import bootsteps, concurrency, signals
 from pgcelery.compat.app.amqp import broadcast_queue_name
-from pgcelery.compat.beat import EmbeddedService
 from pgcelery.compat.concurrency.base import BasePool, PoolOptions
 from pgcelery.compat.exceptions import ImproperlyConfigured, WorkerTerminate
 from pgcelery.compat.platforms import EX_FAILURE, Pidfile, create_pidlock
-from pgcelery.compat.utils.imports import reload_from_cwd
+from pgcelery.compat.utils.imports import instantiate, reload_from_cwd
 from pgcelery.compat.utils.log import mlevel
 from pgcelery.compat.utils.nodenames import default_nodename, worker_direct
 from pgcelery.compat.utils.sysinfo import available_cpu_count, cpu_budget, is_auto_concurrency
@@ -36,7 +35,6 @@ from pgcelery.compat.worker.strategy import NodeHandler
 from pgcelery.compat.worker.taskevents import TaskEvents
 from pgcelery.engine import EngineConfig, EngineError, Worker
 from pgcelery.engine.pool import SoloPool
-from pgcelery.engine.transport import exposed_host
 
 __all__ = ("WorkController",)
 
@@ -175,7 +173,8 @@ class WorkController:
         """Choose queues, import modules, size the pool, create the steps."""
         self.pidfile = pidfile
         if beat:
-            self.beat = EmbeddedService(
+            self.beat = instantiate(
+                "pgcelery.compat.beat:EmbeddedService",
                 self.app,
                 schedule_filename=schedule_filename,
                 scheduler_cls=self.app.either("beat_scheduler", scheduler),
@@ -293,7 +292,7 @@ class WorkController:
                 self.app.engine.migrate()
             else:
                 self.app.engine.check_schema()
-            host = exposed_host(self.app.engine_config)
+            host = self.app.engine.exposed_host()
             if host:
                 logger.warning(
                     "The connection to %s has no TLS: passwords and tasks can be read on the way. "
@@ -313,6 +312,7 @@ class WorkController:
             logger.info(*self._concurrency_note)
         handler = NodeHandler(self.app, hostname=self.hostname)
         handler.consumer = self.consumer
+        handler.prepare()
         handler.events = TaskEvents(self)
         self.handler = handler
         self.pool = self.pool_cls.build(
@@ -336,6 +336,7 @@ class WorkController:
             info={"pool": self.pool_cls.__module__.split(".")[-1], "size": self.pool.size},
             on_control=None if self.pidbox is None else self.pidbox.on_message,
             on_beat=self.consumer.on_beat,
+            client=self.app.engine,
         )
         self.node.ready = _Announced(self._ready)
         if isinstance(self.pool, SoloPool):

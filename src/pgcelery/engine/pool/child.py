@@ -355,7 +355,7 @@ def _peak_memory_kib() -> int:
 def _settle(birth: Birth) -> None:
     """Shed what was inherited: signal handlers, the mask, the terminal; and tie to the parent."""
     signal.set_wakeup_fd(-1)
-    for signum in signal.valid_signals():
+    for signum in range(1, signal.NSIG):  # `valid_signals` makes objects of them all
         if callable(signal.getsignal(signum)):
             signal.signal(signum, signal.SIG_DFL)
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGUSR1):

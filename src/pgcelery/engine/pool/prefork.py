@@ -22,7 +22,7 @@ from pgcelery.engine.pool.child import Wear
 from pgcelery.engine.pool.crew import Crew
 from pgcelery.engine.pool.feed import Feed
 from pgcelery.engine.pool.process import ChildProcess, Entry
-from pgcelery.engine.relay import Terms
+from pgcelery.engine.relay import Relay, Terms
 
 _BLIND_S = 0.05  #: between two looks at a child that has no pidfd
 _LEASE_LOST = "the worker could not renew its lease in time"
@@ -101,6 +101,8 @@ class PreforkPool:
         """Fork the children; each adds to `capacity` once it has prepared itself."""
         self._crew.handler = handler
         self._crew.relay = relay
+        if relay is not None:
+            Relay(relay, lambda token: None)  # what it reads and makes is kept, for each child's
         gc.freeze()  # what is there now stays; walking it would part its pages from the children's
         gc.collect()  # of the little that is left, so that this is what later ones go by
         self._crew.replace(time.monotonic())

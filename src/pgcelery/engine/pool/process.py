@@ -106,7 +106,8 @@ class ChildProcess:
                 with suppress(Exception):  # or the child would flush it once more
                     stream.flush()
             # No handler of the parent's may run in the child before the child has shed them.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            handled = [n for n in range(1, signal.NSIG) if callable(signal.getsignal(n))]
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
             try:
                 self.pid = os.fork()
                 if not self.pid:

@@ -1,2 +1,3 @@
--- Ask to be told on a channel when these end. Read the results after this has committed.
-select pgcelery.await_v1(%(ids)s, %(channel)s, %(keep_s)s);
+-- Those of these that are final; if none is, whoever ends one of them will tell on a channel. Look
+-- once more after this has committed: one that was ending meanwhile has not seen who waits.
+select f.job_id, f.state, f.result, f.finished_at from pgcelery.await_v1($1, $2, $3::float8) f
