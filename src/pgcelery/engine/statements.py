@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from struct import Struct
 from typing import NamedTuple
 
 from pgcelery.engine.arrays import (
@@ -58,6 +59,8 @@ class Kind(IntEnum):
 
 
 _KINDS = {int(kind): kind for kind in Kind}  # `Kind(number)` takes ten times as long
+_CLAIM = Kind.CLAIM.to_bytes(4, "big")
+_CLAIM_NUMBERS = Struct(">qiiii").unpack
 
 
 class Flag(IntEnum):
@@ -202,6 +205,18 @@ def _kind(cell: bytes | None) -> Kind:
 def wide_row(cells: list[bytes | None]) -> Row:
     """Read a row of step_v4."""
     kind, job_id, token, queue_id, name, payload, priority, delivery, flags, fed_by = cells
+    if kind == _CLAIM and job_id and token and queue_id and name and priority and delivery and flags:
+        numbers = _CLAIM_NUMBERS(token + queue_id + priority + delivery + flags)
+        return Row(
+            Kind.CLAIM,
+            job_id.decode(),
+            numbers[0],
+            numbers[1],
+            name.decode(),
+            payload,
+            *numbers[2:],
+            None if fed_by is None else fed_by.decode(),
+        )
     return Row(
         _kind(kind),
         _str(job_id),

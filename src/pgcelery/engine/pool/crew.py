@@ -152,8 +152,10 @@ class Crew:
 
     def fork_due(self) -> float:
         """Give the monotonic time of the next fork; infinity if none is missing."""
-        staying = sum(not child.retired for child in self.children)
-        return inf if self.dismissed or staying >= self.size else self._fork_at
+        if self.dismissed:
+            return inf
+        staying = len([child for child in self.children if not child.retired])
+        return inf if staying >= self.size else self._fork_at
 
     def lose(self, job: Job, why: Lost, claim: int | None = None) -> None:
         """End a job that could not say its own outcome.

@@ -143,15 +143,17 @@ class PreforkPool:
     def tick(self) -> float | None:
         """Enforce limits, free jobs that are stuck behind a long one, replace dead children."""
         crew, now = self._crew, time.monotonic()
-        if any(self._due(child) <= now for child in crew.children):
+        due = self._next_due()
+        if due <= now:
             crew.poll()  # what a child has said by now counts
             for child in crew.children.copy():
                 self._enforce(child, now)
-        crew.replace(now)
-        self._dispatch(now)
+            crew.replace(now)
+        if due <= now or self._feed.backlog:
+            self._dispatch(now)
+            due = self._next_due()
         if crew.outcomes:
             return 0.0
-        due = min([crew.fork_due(), *map(self._due, crew.children)])
         if any(child.watch < 0 for child in crew.children):
             due = min(due, now + _BLIND_S)
         return None if due == inf else max(0.0, due - now)
@@ -247,6 +249,10 @@ class PreforkPool:
         for child in self._feed.dispatch(self._crew.children, now):
             if child.unsent:
                 self._crew.await_room(child)
+
+    def _next_due(self) -> float:
+        """Give the monotonic time at which there is something to enforce or to mend."""
+        return min([self._crew.fork_due(), *map(self._due, self._crew.children)])
 
     def _due(self, child: ChildProcess) -> float:
         """Give the monotonic time at which `_enforce` has something to do."""

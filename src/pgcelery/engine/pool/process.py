@@ -149,8 +149,9 @@ class ChildProcess:
         self.entries += entries
         body = dump_jobs([entry.job for entry in entries])
         self._unsent.append(memoryview(JOBS_HEAD.pack(len(body)) + body))
-        self.flush()
+        # Permits first: a child that waits is woken by the frame alone, once, and finds them there.
         os.write(self._permits, b"1" * len(entries))
+        self.flush()
 
     def go_on(self, entry: Entry, now: float) -> None:
         """Note the job that it went on with by itself, before those that wait in it."""
