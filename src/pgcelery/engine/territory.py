@@ -42,6 +42,7 @@ class Territory:
         self._hopes: list[int] = []  # throttled places in which there may be something
         self._names: dict[int, str] = {}  # of what is served, by id
         self._foreign: set[int] = set()  # ids that were looked up, and are not
+        self._params: dict[int, list[Array | str]] = {}  # of steps, by the place that comes first
         self._mark = _UNKNOWN  # what the answer was made from
         self._beats = 0
 
@@ -121,6 +122,7 @@ class Territory:
         return (self.places, self.late) != before
 
     def _draw(self) -> None:
+        self._params.clear()
         self.served = tuple((number, name) for name, number in self.queues.items())
         self._names = dict(self.served)
         self.places, self.late = [], {}
@@ -174,12 +176,14 @@ class Territory:
         """Build the arguments of ``step_v4`` from the queues to the node's own label."""
         ids = [*self.places, *self.queues.values()]
         pivot = turn % len(ids) if ids else 0
-        return [
-            IntegerArray.of(ids[pivot:] + ids[:pivot]),
-            IntegerArray.of(list(self.late)),
-            DoubleArray.of(list(self.late.values())),
-            self.labels[OWN],
-        ]
+        if pivot not in self._params:
+            self._params[pivot] = [
+                IntegerArray.of(ids[pivot:] + ids[:pivot]),
+                IntegerArray.of(list(self.late)),
+                DoubleArray.of(list(self.late.values())),
+                self.labels[OWN],
+            ]
+        return self._params[pivot]
 
 
 def _int(cell: bytes | None) -> int:

