@@ -237,9 +237,12 @@ class Node(Session):
                 self._not_maintained,
             )
             failpoint("maintain.sent")
-        self._inquire()
-        self._reschedule()
-        self._unclaim()
+        if self._inquests:
+            self._inquire()
+        if self.again.waiting:
+            self._reschedule()
+        if self.doubts.settled:
+            self._unclaim()
         self.withholding.withhold()
         self._step(now, min(want, self.config.max_batch), busy)
 
@@ -255,8 +258,7 @@ class Node(Session):
             self.wake()
 
     def _reschedule(self) -> None:
-        closed = self.link.state is not LinkState.OPEN
-        if closed or not self.again.waiting or "reschedule" in self._flying:
+        if self.link.state is not LinkState.OPEN or "reschedule" in self._flying:
             return
         batch = self.again.take(self.config.max_batch)
         params = self._built(again_params, batch, self.again)
@@ -291,7 +293,7 @@ class Node(Session):
         told(ended_outcome(about, rows[0]) if rows else None)
 
     def _unclaim(self) -> None:
-        if not self.doubts.settled or "unclaim" in self._flying:
+        if "unclaim" in self._flying:
             return
         claims = self.doubts.settled.copy()
 

@@ -158,6 +158,8 @@ class Territory:
 
     def hopes(self) -> list[tuple[str, int]]:
         """List what may wait: each name with one place, which was not looked at for longest."""
+        if not self._hopes:
+            return []
         return list({self.throttled[place]: place for place in reversed(self._hopes)}.items())
 
     def looked(self, place: int, *, more: bool) -> None:

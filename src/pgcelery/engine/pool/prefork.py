@@ -91,7 +91,9 @@ class PreforkPool:
     def idle(self) -> bool:
         """Whether no job is inside and no outcome waits to be collected."""
         crew = self._crew
-        return not (crew.outcomes or self._feed.backlog or any(c.entries for c in crew.children))
+        if crew.outcomes or self._feed.backlog:
+            return False
+        return not [child for child in crew.children if child.entries]
 
     def children(self) -> list[ChildInfo]:
         """List the children, those included that are about to end."""
