@@ -13,7 +13,7 @@ from typing import Any
 from kombu.exceptions import DecodeError
 from kombu.utils.json import JSONEncoder
 
-from pgcelery.compat.serialization import parse
+from pgcelery.compat.utils.jsontext import parse
 
 __all__ = ("Message", "decode", "encode")
 

@@ -6,7 +6,6 @@ is the same. A serializer that the application registers under the name ``json``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -15,13 +14,13 @@ from kombu.exceptions import DecodeError, EncodeError
 from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
-__all__ = ("dump", "load", "parse")
+from pgcelery.compat.utils.jsontext import TAG, parse
 
-_TAG = '"__type__"'
+__all__ = ("dump", "load")
+
 _TAG_KEYS = frozenset(("__type__", "__value__"))
 _JSON = "application/json"
 
-_decode_json = json.JSONDecoder().raw_decode
 _encode_json = kombu_json.JSONEncoder().encode
 _kombu_encoder = kombu_json.dumps
 _kombu_decoder = kombu_json.loads
@@ -55,7 +54,7 @@ def _dump_json(data: Any) -> str:
         text: str = _encode_json(data)
     except (TypeError, ValueError, RecursionError, OverflowError) as exc:
         raise EncodeError(exc) from None  # as kombu says it
-    if _TAG in text and _has_foreign_tag(data):
+    if TAG in text and _has_foreign_tag(data):
         raise EncodeError(
             "a dict with exactly the keys '__type__' and '__value__' cannot be sent as JSON: "
             "the serializer keeps them for itself"
@@ -125,20 +124,3 @@ def _load_json(body: bytes) -> Any:
         return parse(body.decode("utf-8"))
     except (TypeError, ValueError, RecursionError, OverflowError, KeyError) as exc:
         raise DecodeError(f"{type(exc).__name__}: {exc}") from exc
-
-
-def parse(text: str) -> Any:
-    """Read what kombu's encoder made: each message has two of them.
-
-    Raises:
-        ValueError: It is no JSON.
-        TypeError: A tagged value is none; as is KeyError.
-    """
-    if _TAG in text:
-        return json.loads(text, object_hook=kombu_json.object_hook)
-    try:
-        value, end = _decode_json(text)
-    except ValueError:
-        end = -1
-    # `json.loads` looks for white space before and after, which takes as long as a body.
-    return value if end == len(text) else json.loads(text)
