@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from math import inf
 
 import psycopg
@@ -77,7 +78,8 @@ def test_processes_that_hold_one_job_each_share_steps_and_work(client: Client):
     handler = Recorder(tell=tell)
     jobs = [new_job(b"tell") for _ in range(400)]
     client.enqueue(jobs)
-    with running(client.config, handler, pool=PreforkPool(2, prefetch=1)):
+    config = replace(client.config, relay=False)  # else they claim by themselves
+    with running(config, handler, pool=PreforkPool(2, prefetch=1)):
         wait_for(lambda: len(handler.recorded) == len(jobs), timeout_s=30)
     with psycopg.connect(client.config.dsn) as conn:
         rows = conn.execute("select result, xmin::text from pgcelery.results").fetchall()

@@ -54,6 +54,11 @@ class Territory:
         """Ids of all that it may claim from."""
         return list(self._names)
 
+    @property
+    def plain(self) -> bool:
+        """Whether all that it may claim is in the queues themselves."""
+        return not (self.places or self.late or self.throttled)
+
     def name_of(self, queue_id: int) -> str:
         """Name the queue of an id; empty for one that is not served."""
         return self._names.get(queue_id, "")

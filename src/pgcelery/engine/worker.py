@@ -102,7 +102,7 @@ class Worker:
         self._lock = threading.Lock()
         self._watch = Watch()
         self._wanted = 0  # of the node, in the round before
-        self._allowed: tuple[int, tuple[tuple[int, str], ...], tuple[str, ...]] | None = None
+        self._allowed: Terms | None = None
         self._pool_ended = False
 
     # -- from any thread ------------------------------------------------------------------------
@@ -340,12 +340,13 @@ class Worker:
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
-            terms = node.worker_id, node.territory.served, self._throttle.names
+            served, rated = node.territory.served, self._throttle.names
+            terms = Terms(node.worker_id, served, rated, node.territory.plain and not rated)
         else:
             terms = None
         if terms != self._allowed:
             self._allowed = terms
-            self.pool.allow(None if terms is None else Terms(*terms))
+            self.pool.allow(terms)
 
     def _fence(self) -> None:
         """Let go of what others may have by now, before the lease ends; see `engine.fence`.

@@ -47,7 +47,8 @@ class Feed:
     def free_at(self, children: Sequence[ChildProcess], now: float) -> float:
         """Give the time by which the next of the children that hold one job is likely to be free.
 
-        Infinity if children hold more than one, or if it is not known how long any will take.
+        Infinity if children hold more than one, or if it is not known how long any will take. Those
+        that may go on by themselves are not waited for.
         """
         if self.pace.depth(self._most) > 1:
             return inf
@@ -55,6 +56,7 @@ class Feed:
             child.head_since + likely_s
             for child in children
             if len(child.entries) == 1
+            and child.spare is None
             and (likely_s := self.pace.likely(child.entries[0].job.name)) is not None
         ]
         return min((end for end in ends if end > now), default=inf)

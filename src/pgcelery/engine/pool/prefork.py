@@ -71,6 +71,7 @@ class PreforkPool:
         assert size >= 1, "a pool needs a slot"
         self.size = size
         self._window_s = chunk_window_s
+        self._one_each = prefetch == 1
         self._stop_timeout_s = stop_timeout_s
         self._feed = Feed(
             window_s=chunk_window_s,
@@ -109,6 +110,8 @@ class PreforkPool:
 
     def allow(self, terms: Terms | None) -> None:
         """Say what children may claim by themselves from now on; None, as at first: nothing."""
+        if terms is not None and not self._one_each:  # the parent claims many at a time, for less
+            terms = terms._replace(serves=False)
         self._crew.allow(terms)
 
     def spares(self) -> list[int]:
