@@ -290,7 +290,7 @@ class Child:
             self._prepared = job, self._handler.open(job)
 
     def _open_ahead(self, jobs: deque[Job]) -> None:
-        """Open the next jobs in a row: it takes a third less time than between runs.
+        """Open the next jobs in a row: a run then takes a tenth less than one that opens its job.
 
         Nothing is evicted from the processor's caches meanwhile.
         """
