@@ -64,6 +64,13 @@ def test_a_pool_knows_when_a_process_with_a_short_job_is_likely_to_be_free():
         assert pool.free_at() - time.monotonic() < 0.5
         wait_for(lambda: pool.free_at() == inf)
         assert len(pool.active()) == 1
+        for _ in range(3):
+            drive.run(jobs_of("doze", b"0.001"))
+        pool.submit(jobs_of("doze", b"0.4"))
+        assert pool.free_at() < inf
+        for child in pool._crew.children:
+            child.goes_on = True  # it will take the next one itself
+        assert pool.free_at() == inf
         drive.run(jobs_of("other", b"0.3"))
         pool.submit(jobs_of("other", b"0.3"))
         assert pool.free_at() == inf  # it is slow

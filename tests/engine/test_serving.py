@@ -38,6 +38,7 @@ def notes(tmp_path: Path) -> Notes:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that wait for a test count as short ones."""
     monkeypatch.setattr(child, "_SHORT_NS", 60 * 10**9)
+    monkeypatch.setattr(child, "_LEAVE_S", 0.0)
 
 
 def one_each(size: int = 1, **options: Any) -> TellingPool:

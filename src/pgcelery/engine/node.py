@@ -196,6 +196,13 @@ class Node(Session):
         return self.ready and "reclaim" not in self._flying and not self._left
 
     @property
+    def serves(self) -> bool:
+        """Whether pool processes may claim from its queues: there are jobs, and in nothing else."""
+        return (
+            self._appetite.backlog and self.territory.plain and not self.withholding.throttle.names
+        )
+
+    @property
     def settled(self) -> bool:
         """Whether every outcome was answered for."""
         return self.ended.empty and self.again.empty and self.doubts.empty and not self._inquests

@@ -340,8 +340,8 @@ class Worker:
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
-            served, rated = node.territory.served, self._throttle.names
-            terms = Terms(node.worker_id, served, rated, node.territory.plain and not rated)
+            rated = self._throttle.names
+            terms = Terms(node.worker_id, node.territory.served, rated, node.serves)
         else:
             terms = None
         if terms != self._allowed:

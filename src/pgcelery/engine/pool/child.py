@@ -92,6 +92,7 @@ RUN = ord("1")
 # Jobs opened in a row, if runs are so short that it hardly delays the first of them.
 _AHEAD, _AHEAD_BYTES, _QUICK_NS = 8, 65536, 1_000_000
 _SHORT_NS = 20_000_000  # of a run: the way to the node and back is nothing beside a longer one
+_LEAVE_S = 0.1  # that claims are left to the node when there was none to be made
 
 _PR_SET_PDEATHSIG = 1
 # Loaded before any fork: the loader's lock may be held by another thread at that moment.
@@ -170,6 +171,7 @@ class Child:
         self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
         self._opened: dict[int, Run] = {}  # by token; they wait for their permits
         self._took_ns = _QUICK_NS  # by the last run
+        self._serve_at = 0.0  # monotonic time from which it may claim from queues
         self._interrupted = 0
         self._done = 0
         self._running = False
@@ -263,6 +265,8 @@ class Child:
                     step = relay.step(job, outcome, terms, self._prepare)
                 elif terms.serves:
                     step = relay.serve(job, outcome, terms)
+                    if step is None:
+                        self._serve_at = time.monotonic() + _LEAVE_S
                 if step is None and not job.awaited and job.token == self._followed:
                     step = relay.end(job, outcome)
             except AnswerLost:
@@ -282,7 +286,7 @@ class Child:
 
     def _serves(self) -> bool:
         terms = self._page.terms()
-        return terms is not None and terms.serves
+        return terms is not None and terms.serves and time.monotonic() >= self._serve_at
 
     def _prepare(self, job: Job) -> None:
         """Open a job while the database claims it; if that fails it fails once it is claimed."""
@@ -290,9 +294,9 @@ class Child:
             self._prepared = job, self._handler.open(job)
 
     def _open_ahead(self, jobs: deque[Job]) -> None:
-        """Open the next jobs in a row: a run then takes a tenth less than one that opens its job.
+        """Open the next jobs in a row: a job then takes a tenth less of the processor's time.
 
-        Nothing is evicted from the processor's caches meanwhile.
+        Less is evicted from its caches.
         """
         if self._opened or self._took_ns >= _QUICK_NS:
             return

@@ -212,6 +212,7 @@ class Crew:
         """Take the end of a child's first job."""
         if len(child.entries) == 1:
             self._feed.pace.note_way(now - child.head_since - took_ns / 1e9)
+        child.goes_on = False
         entry = child.next_done(now)
         self._feed.pace.note(entry.job.name, took_ns / 1e9)
         if kind == wire.OUTCOME:
@@ -237,6 +238,7 @@ class Crew:
         entry = Entry(step.job, now)
         if not self._feed.weigh(entry) and not child.entries:
             child.exclusive = True
+        child.goes_on = True
         child.go_on(entry, now)
         child.spare = step.spare
 

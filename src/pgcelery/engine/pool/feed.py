@@ -48,7 +48,7 @@ class Feed:
         """Give the time by which the next of the children that hold one job is likely to be free.
 
         Infinity if children hold more than one, or if it is not known how long any will take. Those
-        that may go on by themselves are not waited for.
+        that went on by themselves are not waited for.
         """
         if self.pace.depth(self._most) > 1:
             return inf
@@ -56,7 +56,7 @@ class Feed:
             child.head_since + likely_s
             for child in children
             if len(child.entries) == 1
-            and child.spare is None
+            and not child.goes_on
             and (likely_s := self.pace.likely(child.entries[0].job.name)) is not None
         ]
         return min((end for end in ends if end > now), default=inf)

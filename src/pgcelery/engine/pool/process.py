@@ -72,6 +72,7 @@ class ChildProcess:
         self.watch = -1  #: pidfd, readable when the child has ended; -1 where there is none
         self.reads_end = False  #: the socket is at its end
         self.spare: int | None = None  #: token under which it may claim what follows its job
+        self.goes_on = False  #: it claimed by itself what it is at
         self.barred = False  #: it may claim nothing
         self._unsent: deque[memoryview] = deque()
         self._got = bytearray()
