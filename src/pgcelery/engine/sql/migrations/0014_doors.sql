@@ -1,5 +1,5 @@
 -- What producers do is all behind functions, so that a role may be given these and no table: see
--- roles/statements.sql. A pool process may take the next job of a queue itself.
+-- roles/statements.sql.
 
 -- install functions/intern_v1.sql
 -- install functions/intern_place_v1.sql
@@ -9,4 +9,3 @@
 -- install functions/fetch_v1.sql
 -- install functions/await_v1.sql
 -- install functions/failures_v1.sql
--- install functions/serve_v1.sql
