@@ -54,7 +54,7 @@ _LINK: tuple[tuple[str, Any], ...] = (
 
 #: Names and types of headers, or properties, that were found right: those of most messages.
 _right: set[tuple[Any, ...]] = set()
-_MOST_RIGHT = 1000
+_MOST_RIGHT, _LONGEST_RIGHT = 1000, 100
 
 _PROPERTIES: tuple[tuple[str, Any], ...] = (
     ("correlation_id", _TEXT),
@@ -116,7 +116,7 @@ def check_properties(properties: Mapping[str, Any]) -> None:
 
 
 def _remember(shape: tuple[Any, ...]) -> None:
-    if len(_right) < _MOST_RIGHT:  # they come from outside
+    if len(_right) < _MOST_RIGHT and len(shape) < _LONGEST_RIGHT:  # they come from outside
         _right.add(shape)
 
 

@@ -237,7 +237,7 @@ class Child:
                 return reason
             following = None
             chained = job.awaited or job.token == self._followed
-            serves = took_ns < _SHORT_NS and self._serves()
+            serves = not chained and took_ns < _SHORT_NS and self._serves()
             if isinstance(outcome, Recorded):
                 self._say(WENT_ON, dump_step(Step(outcome.outcome, None, 0, outcome.news)), took_ns)
             elif self._relay is not None and (chained or serves) and not reason:
