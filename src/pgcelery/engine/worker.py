@@ -340,8 +340,9 @@ class Worker:
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
-            rated = self._throttle.names
-            terms = Terms(node.worker_id, node.territory.served, rated, node.serves)
+            rated, plain = self._throttle.names, node.territory.plain
+            serves = node.appetite.backlog and plain and not rated
+            terms = Terms(node.worker_id, node.territory.served, rated, serves)
         else:
             terms = None
         if terms != self._allowed:

@@ -48,7 +48,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
 from math import inf
 from multiprocessing import process
 from types import FrameType
@@ -89,8 +88,6 @@ BYE = b"B"  #: the child will end, with the reason
 
 RUN = ord("1")
 
-# Jobs opened in a row, if runs are so short that it hardly delays the first of them.
-_AHEAD, _AHEAD_BYTES, _QUICK_NS = 8, 65536, 1_000_000
 _SHORT_NS = 20_000_000  # of a run: the way to the node and back is nothing beside a longer one
 _LEAVE_S = 0.1  # that claims are left to the node when there was none to be made
 
@@ -169,8 +166,6 @@ class Child:
         self._token = 0  # of the run that began last
         self._followed = 0  # of the run that the child claimed last
         self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
-        self._opened: dict[int, Run] = {}  # by token; they wait for their permits
-        self._took_ns = _QUICK_NS  # by the last run
         self._serve_at = 0.0  # monotonic time from which it may claim from queues
         self._interrupted = 0
         self._done = 0
@@ -193,11 +188,8 @@ class Child:
             jobs = deque(load_jobs(frame))
             del frame
             while jobs:
-                self._open_ahead(jobs)
                 job = jobs.popleft()
-                if not self._permitted():
-                    self._opened.pop(job.token, None)
-                elif reason := self._run(job):
+                if self._permitted() and (reason := self._run(job)):
                     self._say(BYE, reason.encode())
                     return
 
@@ -229,7 +221,6 @@ class Child:
         while following is not None:
             job = following
             outcome, fault, took_ns = self._work(job)
-            self._took_ns = took_ns
             failpoint("child.ended")
             reason = self._worn_out()
             if outcome is None:
@@ -293,21 +284,6 @@ class Child:
         with suppress(Exception):
             self._prepared = job, self._handler.open(job)
 
-    def _open_ahead(self, jobs: deque[Job]) -> None:
-        """Open the next jobs in a row: a job then takes a tenth less of the processor's time.
-
-        Less is evicted from its caches.
-        """
-        if self._opened or self._took_ns >= _QUICK_NS:
-            return
-        size = 0
-        for job in islice(jobs, _AHEAD):
-            size += len(job.payload)
-            if size > _AHEAD_BYTES:
-                return
-            with suppress(Exception):  # it is raised again in its turn
-                self._opened[job.token] = self._handler.open(job)
-
     def _work(self, job: Job) -> tuple[Outcome | Recorded | None, bytes, int]:
         """Run a job; its outcome or a traceback, and how long it took."""
         failpoint("child.opens")
@@ -317,10 +293,9 @@ class Child:
         fault = b""
         try:
             prepared, self._prepared = self._prepared, None
-            run = self._opened.pop(job.token, None)
-            if run is None and prepared is not None and prepared[0] == job:  # down to the payload
+            if prepared is not None and prepared[0] == job:  # down to the payload
                 run = prepared[1]
-            if run is None:
+            else:
                 run = self._handler.open(job)
             if run.soft_time_limit_s is not None or run.time_limit_s is not None:
                 self._say_limits(run)
