@@ -175,10 +175,7 @@ class Relay:
         """
         assert self._spare is not None
         began = time.monotonic()
-        if terms is not self._terms:
-            self._terms, self._queues = terms, dict(terms.queues)
-            ids = IntegerArray.of(list(self._queues))
-            self._arrays = ids, TextArray.of(list(terms.barred))
+        self._heed(terms)
         queue_ids, barred = self._arrays
         params: list[Param] = [
             terms.worker_id,
@@ -227,7 +224,8 @@ class Relay:
         """
         assert self._spare is not None
         began = time.monotonic()
-        ids = [id for id, _ in terms.queues]
+        self._heed(terms)
+        ids = list(self._queues)
         self._turn += 1  # each queue is asked first in its turn
         pivot = self._turn % len(ids) if ids else 0
         params: list[Param] = [
@@ -247,10 +245,16 @@ class Relay:
             self._broken()
             raise AnswerLost
         self._tell(outcome, cells[7])
-        claimed = self._job(cells[:6], self._spare, outcome, dict(terms.queues))
+        claimed = self._job(cells[:6], self._spare, outcome)
         claimed = claimed._replace(fed=None, delivery=_int(cells[8]))
         self._spare = _int(cells[6])
         return Step(outcome, claimed, self._spare)
+
+    def _heed(self, terms: Terms) -> None:
+        if terms is not self._terms:
+            self._terms, self._queues = terms, dict(terms.queues)
+            ids = IntegerArray.of(list(self._queues))
+            self._arrays = ids, TextArray.of(list(terms.barred))
 
     def _ask(
         self,
