@@ -109,6 +109,7 @@ def test_a_job_that_a_process_claimed_without_knowing_runs_once(
 ):
     """It goes back uncounted, and the node claims it."""
     monkeypatch.setattr(child, "_SHORT_NS", 60 * 10**9)
+    monkeypatch.setattr(child, "_LEAVE_S", 0.0)
     jobs = [new_job(b"ok", id=one) for one in IDS]
     jobs[3] = jobs[3]._replace(payload=b"hold")
     pool = TellingPool(via=proxy, prefetch=1)

@@ -254,7 +254,7 @@ class Child:
             try:
                 if job.awaited:
                     step = relay.step(job, outcome, terms, self._prepare)
-                elif terms.serves:
+                elif self._serves():
                     step = relay.serve(job, outcome, terms)
                     if step is None:
                         self._serve_at = time.monotonic() + _LEAVE_S
