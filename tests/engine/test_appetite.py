@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from math import inf
 
 import psycopg
@@ -63,6 +64,13 @@ def test_a_pool_knows_when_a_process_with_a_short_job_is_likely_to_be_free():
         assert pool.free_at() - time.monotonic() < 0.5
         wait_for(lambda: pool.free_at() == inf)
         assert len(pool.active()) == 1
+        for _ in range(3):
+            drive.run(jobs_of("doze", b"0.001"))
+        pool.submit(jobs_of("doze", b"0.4"))
+        assert pool.free_at() < inf
+        for child in pool._crew.children:
+            child.goes_on = True  # it will take the next one itself
+        assert pool.free_at() == inf
         drive.run(jobs_of("other", b"0.3"))
         pool.submit(jobs_of("other", b"0.3"))
         assert pool.free_at() == inf  # it is slow
@@ -77,7 +85,8 @@ def test_processes_that_hold_one_job_each_share_steps_and_work(client: Client):
     handler = Recorder(tell=tell)
     jobs = [new_job(b"tell") for _ in range(400)]
     client.enqueue(jobs)
-    with running(client.config, handler, pool=PreforkPool(2, prefetch=1)):
+    config = replace(client.config, relay=False)  # else they claim by themselves
+    with running(config, handler, pool=PreforkPool(2, prefetch=1)):
         wait_for(lambda: len(handler.recorded) == len(jobs), timeout_s=30)
     with psycopg.connect(client.config.dsn) as conn:
         rows = conn.execute("select result, xmin::text from pgcelery.results").fetchall()

@@ -14,6 +14,8 @@ import pytest
 
 from pgcelery.engine import Client, State
 from pgcelery.engine.link import LinkState
+from pgcelery.engine.pool import child
+from tests.support.jobs import new_job
 from tests.support.relays import (
     Notes,
     Proxy,
@@ -92,6 +94,36 @@ def test_a_lost_answer_is_settled_by_the_node(
         assert proxy.lost == 1
         warm(client, pool)  # it connects again
     assert [one for one in notes.ran() if one in IDS] == IDS
+    assert notes.late_outcomes == []
+    assert notes.losses == {}
+
+
+@pytest.mark.parametrize("word", ["requests", "answers"])
+def test_a_job_that_a_process_claimed_without_knowing_runs_once(
+    client: Client,
+    dsn: str,
+    notes: Notes,
+    proxy: Proxy,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It goes back uncounted, and the node claims it."""
+    monkeypatch.setattr(child, "_SHORT_NS", 60 * 10**9)
+    monkeypatch.setattr(child, "_LEAVE_S", 0.0)
+    jobs = [new_job(b"ok", id=one) for one in IDS]
+    jobs[3] = jobs[3]._replace(payload=b"hold")
+    pool = TellingPool(via=proxy, prefetch=1)
+    with at_work(client, notes, pool):
+        client.enqueue(jobs)
+        wait_for(lambda: notes.begun(IDS[3]))
+        proxy.lose = word
+        notes.release(IDS[3])
+        for one in IDS:
+            assert client.wait([one], 10)[one].result == b">" + one.encode()
+        wait_for(lambda: settled(dsn))
+        assert proxy.lost == 1
+    assert len(pool.doubts) == 1
+    assert sorted(one for one in notes.ran() if one in IDS) == IDS
     assert notes.late_outcomes == []
     assert notes.losses == {}
 

@@ -6,13 +6,14 @@ and a `body` that is ``[args, kwargs, embed]`` in the content type named beside 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any
 
 from kombu.exceptions import DecodeError
-from kombu.utils.json import JSONEncoder, object_hook
+from kombu.utils.json import JSONEncoder
+
+from pgcelery.compat.utils.jsontext import parse
 
 __all__ = ("Message", "decode", "encode", "head_of", "join")
 
@@ -71,12 +72,8 @@ def decode(payload: bytes) -> Message:
         if version != _VERSION:
             raise ValueError(f"a payload of version {version}, not {_VERSION}")
         end = _FRAME.size + length
-        head = payload[_FRAME.size : end]
-        # Without a tag in it the hook would only be called for nothing, once an object.
-        hook = object_hook if b'"__type__"' in head else None
-        headers, properties, content_type, content_encoding = json.loads(
-            head.decode(), object_hook=hook
-        )
+        head = payload[_FRAME.size : end].decode()
+        headers, properties, content_type, content_encoding = parse(head)
         if not isinstance(headers, dict) or not isinstance(properties, dict):
             raise TypeError("headers and properties must be objects")
     except Exception as exc:

@@ -16,9 +16,10 @@ from kombu.exceptions import DecodeError, EncodeError
 from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
+from pgcelery.compat.utils.jsontext import TAG, parse
+
 __all__ = ("dump", "load")
 
-_TAG = '"__type__"'
 _TAG_KEYS = frozenset(("__type__", "__value__"))
 _JSON = "application/json"
 
@@ -77,7 +78,7 @@ def _dump_json(data: Any) -> str:
         text = _encode_json(data)
     except (TypeError, ValueError, RecursionError, OverflowError) as exc:
         raise EncodeError(exc) from None  # as kombu says it
-    if _TAG in text and _has_foreign_tag(data):
+    if TAG in text and _has_foreign_tag(data):
         raise EncodeError(
             "a dict with exactly the keys '__type__' and '__value__' cannot be sent as JSON: "
             "the serializer keeps them for itself"
@@ -144,8 +145,6 @@ def _decompress(
 
 def _load_json(body: bytes) -> Any:
     try:
-        text = body.decode("utf-8")
-        hook = kombu_json.object_hook if _TAG in text else None
-        return json.loads(text, object_hook=hook)
+        return parse(body.decode("utf-8"))
     except (TypeError, ValueError, RecursionError, OverflowError, KeyError) as exc:
         raise DecodeError(f"{type(exc).__name__}: {exc}") from exc

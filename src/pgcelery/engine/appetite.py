@@ -25,6 +25,7 @@ class Appetite:
 
     Attributes:
         asked: How many jobs the last step asked for.
+        backlog: The last step that asked got all it asked for.
     """
 
     def __init__(self, config: EngineConfig, now: float, free_at: Callable[[], float]) -> None:
@@ -36,7 +37,7 @@ class Appetite:
         self._pause_s = self._first_s
         self._poll_at = now
         self._due_at: float | None = None
-        self._backlog = False  # the last step that asked got all it asked for
+        self.backlog = False
         self._asked_at = now
         self._trip_s = 0.0  # what steps take, as a weighted mean
 
@@ -58,7 +59,7 @@ class Appetite:
         """Take note of a step's answer: how many jobs, and when others of its queues are due."""
         self._trip_s += (now - self._asked_at - self._trip_s) * _WEIGHT
         if self.asked:
-            self._backlog = got >= self.asked
+            self.backlog = got >= self.asked
         if got:
             self._pause_s = self._first_s
         if got < self.asked:
@@ -82,7 +83,7 @@ class Appetite:
             now: Monotonic time.
             want: Slots that are free, which are idle for as long.
         """
-        if not (self._backlog and want):
+        if not (self.backlog and want):
             return now
         at = self._free_at()
         expected_s = (at - now) / 2

@@ -31,7 +31,7 @@ class EngineConfig:
     listen: bool = True  #: use LISTEN/NOTIFY where it works
     notify_inside: bool = True  #: commits of a sender's own transaction wake workers, with `listen`
     relay: bool = (
-        True  #: pool processes go on with chains themselves, over connections of their own
+        True  #: pool processes go on with chains, and where they hold one job each with short jobs
     )
     max_batch: int = 200  #: most jobs claimed in one round trip
     patience_s: float = 60.0  #: a lower priority that waits for longer gets an eighth of the claims

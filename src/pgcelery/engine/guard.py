@@ -55,10 +55,16 @@ class Guarded:
 
     def finished(self, outcome: Outcome) -> None:
         """Hear that an outcome was recorded."""
-        self._tell("finished", self._handler.finished, outcome)
+        try:
+            self._handler.finished(outcome)
+        except Exception:
+            self._note("finished")
 
     def _tell(self, what: str, call: Callable[..., None], *args: Any) -> None:
         try:
             call(*args)
         except Exception:
-            logger.exception("handler.%s failed", what, extra={"action": f"worker.{what}"})
+            self._note(what)
+
+    def _note(self, what: str) -> None:
+        logger.exception("handler.%s failed", what, extra={"action": f"worker.{what}"})

@@ -27,6 +27,7 @@ from pgcelery.engine.tcp import tcp_options
 
 _UNKNOWN_STATEMENT = "26000"  # SQLSTATE: a pooler or an operator threw it away
 _SLOWEST_BYTES_S = 1_000_000  # what a network must at least carry of what is sent
+_HEARD_S = 0.1  # a sign of life is as good as one that came so much later
 
 Param = bytes | str | int | float | bool | None
 Rows = list[list[bytes | None]]
@@ -168,8 +169,7 @@ class Link:
             DatabaseUnavailable: The connection broke.
         """
         try:
-            prepares = self._send(statement, params)
-            size = sum(len(value) for value in params if isinstance(value, bytes))
+            prepares, size = self._send(statement, params)
             if not self._pending:
                 self._heard_at = time.monotonic()
             self._pending.append(_Request(statement.name, prepares, on_rows, on_error, size))
@@ -177,15 +177,20 @@ class Link:
         except psycopg.Error:
             self._fail()
 
-    def _send(self, statement: Statement, params: Sequence[Param]) -> bool:
-        """Hand it to libpq; whether that prepares it."""
+    def _send(self, statement: Statement, params: Sequence[Param]) -> tuple[bool, int]:
+        """Hand it to libpq; whether that prepares it, and the bytes of its binary parameters."""
         assert self._conn is not None
         values: list[bytes | None] = []
         formats: list[int] = []
+        size = 0
         for value in params:
-            binary = isinstance(value, bytes)
-            formats.append(int(binary))
-            values.append(_text(value) if not isinstance(value, bytes) else value)
+            if isinstance(value, bytes):
+                formats.append(1)
+                values.append(value)
+                size += len(value)
+            else:
+                formats.append(0)
+                values.append(_text(value))
         prepares = False
         if self._config.listen:
             prepares = statement.name not in self._prepared
@@ -200,7 +205,7 @@ class Link:
                 statement.text, values, statement.oids, formats, result_format=pq.Format.BINARY
             )
         self._conn.pipeline_sync()
-        return prepares
+        return prepares, size
 
     def advance(self) -> list[tuple[str, str]]:
         """Do what can be done without waiting; return (channel, payload) of notifications.
@@ -228,11 +233,11 @@ class Link:
 
     def _note_input(self) -> None:
         assert self._conn is not None
-        if self._pending:
+        if self._pending and (now := time.monotonic()) > self._heard_at + _HEARD_S:
             with suppress(OSError):
                 there = fcntl.ioctl(self._conn.socket, termios.FIONREAD, b"\0\0\0\0")
                 if struct.unpack("i", there)[0]:
-                    self._heard_at = time.monotonic()
+                    self._heard_at = now
 
     def _connect(self) -> None:
         assert self._conn is not None

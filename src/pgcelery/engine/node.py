@@ -102,7 +102,7 @@ class Node(Session):
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
         now = time.monotonic()
-        self._appetite = Appetite(config, now, free_at)
+        self.appetite = Appetite(config, now, free_at)
         self._beat_at = self._maintain_at = now
         self.lease = Lease(config.lease_s, now)
         self._prune_batch = config.prune_batch
@@ -184,7 +184,7 @@ class Node(Session):
 
     def wake(self) -> None:
         """Ask for work as soon as there is room."""
-        self._appetite.wake()
+        self.appetite.wake()
 
     def put(self, outcome: Outcome, now: float) -> None:
         """Take an outcome; it is recorded soon."""
@@ -239,9 +239,12 @@ class Node(Session):
                 self._not_maintained,
             )
             failpoint("maintain.sent")
-        self._inquire()
-        self._reschedule()
-        self._unclaim()
+        if self._inquests:
+            self._inquire()
+        if self.again.waiting:
+            self._reschedule()
+        if self.doubts.settled:
+            self._unclaim()
         self.withholding.withhold()
         self._step(now, min(want, self.config.max_batch), busy)
 
@@ -257,8 +260,7 @@ class Node(Session):
             self.wake()
 
     def _reschedule(self) -> None:
-        closed = self.link.state is not LinkState.OPEN
-        if closed or not self.again.waiting or "reschedule" in self._flying:
+        if self.link.state is not LinkState.OPEN or "reschedule" in self._flying:
             return
         batch = self.again.take(self.config.max_batch)
         params = self._built(again_params, batch, self.again)
@@ -293,7 +295,7 @@ class Node(Session):
         told(ended_outcome(about, rows[0]) if rows else None)
 
     def _unclaim(self) -> None:
-        if not self.doubts.settled or "unclaim" in self._flying:
+        if "unclaim" in self._flying:
             return
         claims = self.doubts.settled.copy()
 
@@ -314,14 +316,14 @@ class Node(Session):
             or len(tray.waiting) >= self.config.max_batch // 4
             or now - (tray.since or now) >= _LINGER_S
         )
-        if not flush and not self._errand and not (want > 0 and self._appetite.next(now) <= now):
+        if not flush and not self._errand and not (want > 0 and self.appetite.next(now) <= now):
             return
-        if not self._errand and self._appetite.held_until(now, want) > now:
+        if not self._errand and self.appetite.held_until(now, want) > now:
             return
         params = self._built(ended_params, tray.take(self.config.max_batch), tray)
         if params is None:
             return
-        self._appetite.ask(now, want)
+        self.appetite.ask(now, want)
         self._errand = False
         self._turn += 1  # each queue is asked first in its turn
         self._send(
@@ -372,7 +374,7 @@ class Node(Session):
             if self.ended.waiting:
                 due.append((self.ended.since or now) + _LINGER_S)
             if want > 0:
-                due += [self._appetite.due(now, want), self.withholding.throttle.draw_at(now)]
+                due += [self.appetite.due(now, want), self.withholding.throttle.draw_at(now)]
         return max(0.0, max(min(due), self._quiet_until) - now)
 
     def _not_maintained(self, state: str) -> None:
@@ -391,8 +393,8 @@ class Node(Session):
         news = [row for row in decoded if row.kind is not Kind.CLAIM]
         self._account(ended, news)
         due_ms = [row.token or 0 for row in news if row.kind is Kind.NEXT_DUE]
-        self._appetite.fed(now, len(claims), due_ms)
-        self.spread(news, satisfied=len(claims) < self._appetite.asked, now=now)
+        self.appetite.fed(now, len(claims), due_ms)
+        self.spread(news, satisfied=len(claims) < self.appetite.asked, now=now)
         if claims:
             outcomes = {outcome.id: outcome for outcome in ended}
             self._take(claims, outcomes)
@@ -408,7 +410,7 @@ class Node(Session):
         decoded = [outcome_row(cells) for cells in rows]
         self._account(self.again.answered(), decoded)
         self.spread(decoded, satisfied=False, now=time.monotonic())
-        self._appetite.expect(time.monotonic())  # a retry may be due before what was known
+        self.appetite.expect(time.monotonic())  # a retry may be due before what was known
 
     def _account(self, outcomes: list[Outcome], rows: list[Row]) -> None:
         late = {row.job_id: row.name or "" for row in rows if row.kind is Kind.LATE}

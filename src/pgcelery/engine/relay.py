@@ -1,8 +1,9 @@
-"""How a pool process records a completed run and claims what waited for it, without its node.
+"""How a pool process records a completed run and claims what comes next, without its node.
 
 A chain would otherwise go from the process to the node, to the database, and back the same way, for
-each of its steps. The process has a connection of its own for this, and the node knows beforehand
-under which token it may claim: so a claim whose answer got lost is found and given back.
+each of its steps; and so would short jobs where a process holds one at a time. The process has a
+connection of its own for this, and the node knows beforehand under which token it may claim: so a
+claim whose answer got lost is found and given back.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Terms(NamedTuple):
     worker_id: int
     queues: tuple[tuple[int, str], ...]  #: that it serves, by id
     barred: tuple[str, ...] = ()  #: names of what is not to be claimed
+    serves: bool = False  #: it may also claim what waits for nobody, from all of these queues
 
 
 class Step(NamedTuple):
@@ -80,6 +82,8 @@ class Relay:
         oids = (_INT4, _INT8, _TEXT, _BYTEA, _FLOAT8, _INT8, IntegerArray.oid, _FLOAT8)
         text = load("nodes/relay", config.schema)
         self._relay = Statement(b"relay", text, (*oids, TextArray.oid))
+        self._serve = Statement(b"serve", load("nodes/serve", config.schema), oids)
+        self._turn = 0
         self._end = Statement(
             b"end", load("nodes/end", config.schema), (_INT8, _TEXT, _BYTEA, _FLOAT8)
         )
@@ -171,10 +175,7 @@ class Relay:
         """
         assert self._spare is not None
         began = time.monotonic()
-        if terms is not self._terms:
-            self._terms, self._queues = terms, dict(terms.queues)
-            ids = IntegerArray.of(list(self._queues))
-            self._arrays = ids, TextArray.of(list(terms.barred))
+        self._heed(terms)
         queue_ids, barred = self._arrays
         params: list[Param] = [
             terms.worker_id,
@@ -215,6 +216,45 @@ class Relay:
             return None
         self._tell(outcome, cells[1])
         return Step(outcome, None, self._spare)
+
+    def serve(self, job: Job, outcome: Outcome, terms: Terms) -> Step | None:
+        """Record a completed run that nobody waits for and claim the next job of the queues.
+
+        Returns and raises what `step` does.
+        """
+        assert self._spare is not None
+        began = time.monotonic()
+        self._heed(terms)
+        ids = list(self._queues)
+        self._turn += 1  # each queue is asked first in its turn
+        pivot = self._turn % len(ids) if ids else 0
+        params: list[Param] = [
+            terms.worker_id,
+            job.token,
+            job.id,
+            outcome.result,
+            outcome.ttl_s,
+            self._spare,
+            IntegerArray.of(ids[pivot:] + ids[:pivot]),
+            self._margin_s,
+        ]
+        cells = self._ask(self._serve, params, began)
+        if cells is None or cells[0] is None:
+            return None
+        if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
+            self._broken()
+            raise AnswerLost
+        self._tell(outcome, cells[7])
+        claimed = self._job(cells[:6], self._spare, outcome)
+        claimed = claimed._replace(fed=None, delivery=_int(cells[8]))
+        self._spare = _int(cells[6])
+        return Step(outcome, claimed, self._spare)
+
+    def _heed(self, terms: Terms) -> None:
+        if terms is not self._terms:
+            self._terms, self._queues = terms, dict(terms.queues)
+            ids = IntegerArray.of(list(self._queues))
+            self._arrays = ids, TextArray.of(list(terms.barred))
 
     def _ask(
         self,

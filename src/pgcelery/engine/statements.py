@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from struct import Struct
 from typing import NamedTuple
 
 from pgcelery.engine.arrays import (
@@ -60,6 +61,8 @@ class Kind(IntEnum):
 
 
 _KINDS = {int(kind): kind for kind in Kind}  # `Kind(number)` takes ten times as long
+_CLAIM = Kind.CLAIM.to_bytes(4, "big")
+_CLAIM_NUMBERS = Struct(">qiiii").unpack
 
 
 class Flag(IntEnum):
@@ -211,6 +214,24 @@ def _kind(cell: bytes | None) -> Kind:
 def wide_row(cells: list[bytes | None]) -> Row:
     """Read a row of step_v4."""
     kind, job_id, token, queue_id, name, payload, priority, delivery, flags, fed_by = cells
+    if (
+        kind == _CLAIM
+        and job_id
+        and token
+        and queue_id
+        and name
+        and priority
+        and delivery
+        and flags
+    ):
+        # As below, in half the time.
+        run, queue, level, nth, bits = _CLAIM_NUMBERS(
+            token + queue_id + priority + delivery + flags
+        )
+        fed = None if fed_by is None else fed_by.decode()
+        return Row(
+            Kind.CLAIM, job_id.decode(), run, queue, name.decode(), payload, level, nth, bits, fed
+        )
     return Row(
         _kind(kind),
         _str(job_id),

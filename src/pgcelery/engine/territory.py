@@ -42,6 +42,7 @@ class Territory:
         self._hopes: list[int] = []  # throttled places in which there may be something
         self._names: dict[int, str] = {}  # of what is served, by id
         self._foreign: set[int] = set()  # ids that were looked up, and are not
+        self._params: dict[int, list[Array | str]] = {}  # of steps, by the place that comes first
         self._mark = _UNKNOWN  # what the answer was made from
         self._beats = 0
 
@@ -52,6 +53,11 @@ class Territory:
     def ids(self) -> list[int]:
         """Ids of all that it may claim from."""
         return list(self._names)
+
+    @property
+    def plain(self) -> bool:
+        """Whether all that it may claim is in the queues themselves."""
+        return not (self.places or self.late or self.throttled)
 
     def name_of(self, queue_id: int) -> str:
         """Name the queue of an id; empty for one that is not served."""
@@ -121,6 +127,7 @@ class Territory:
         return (self.places, self.late) != before
 
     def _draw(self) -> None:
+        self._params.clear()
         self.served = tuple((number, name) for name, number in self.queues.items())
         self._names = dict(self.served)
         self.places, self.late = [], {}
@@ -156,6 +163,8 @@ class Territory:
 
     def hopes(self) -> list[tuple[str, int]]:
         """List what may wait: each name with one place, which was not looked at for longest."""
+        if not self._hopes:
+            return []
         return list({self.throttled[place]: place for place in reversed(self._hopes)}.items())
 
     def looked(self, place: int, *, more: bool) -> None:
@@ -174,12 +183,14 @@ class Territory:
         """Build the arguments of ``step_v4`` from the queues to the node's own label."""
         ids = [*self.places, *self.queues.values()]
         pivot = turn % len(ids) if ids else 0
-        return [
-            IntegerArray.of(ids[pivot:] + ids[:pivot]),
-            IntegerArray.of(list(self.late)),
-            DoubleArray.of(list(self.late.values())),
-            self.labels[OWN],
-        ]
+        if pivot not in self._params:
+            self._params[pivot] = [
+                IntegerArray.of(ids[pivot:] + ids[:pivot]),
+                IntegerArray.of(list(self.late)),
+                DoubleArray.of(list(self.late.values())),
+                self.labels[OWN],
+            ]
+        return self._params[pivot]
 
 
 def _int(cell: bytes | None) -> int:

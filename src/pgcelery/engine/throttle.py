@@ -141,10 +141,12 @@ class Throttle:
 
     def due(self, now: float) -> int:
         """Count the jobs whose turn has come, each name's next one: they want room in the pool."""
-        return sum(line.next_at <= now for line in self._holding)
+        return sum(line.next_at <= now for line in self._holding) if self._holding else 0
 
     def next_in(self, now: float) -> float:
         """Give the seconds until the turn of the next job comes; infinity for none to come."""
+        if not self._holding:
+            return inf
         turns = (line.next_at - now for line in self._holding)
         return min((turn for turn in turns if turn > 0), default=inf)
 
@@ -172,7 +174,8 @@ class Throttle:
 
     def draw_at(self, now: float) -> float:
         """Tell when to draw, given room; infinity if there is nothing to hope for."""
-        return min((self._draw_at(name, now) for name in self._territory.awaiting), default=inf)
+        names = self._territory.awaiting
+        return min([self._draw_at(name, now) for name in names]) if names else inf
 
     def _draw_at(self, name: str, now: float) -> float:
         line = self._lines.get(name)

@@ -106,6 +106,8 @@ class Worker:
         self._calls: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._watch = Watch()
+        self._wanted = 0  # of the node, in the round before
+        self._allowed: Terms | None = None
         self._pool_ended = False
 
     # -- from any thread ------------------------------------------------------------------------
@@ -256,10 +258,10 @@ class Worker:
         return True
 
     def _round(self) -> None:
-        now = time.monotonic()
-        want = self._want()
         tick_s = self.pool.tick()
-        timeout = min(self._node.wait_s(now, want), self._fenced.due_s(self._node, self._tokens))
+        now = time.monotonic()
+        due_s = self._fenced.due_s(self._node, self._tokens)
+        timeout = min(self._node.wait_s(now, self._wanted), due_s)
         if tick_s is not None:
             timeout = min(timeout, tick_s)
         if self._how is not None and self._deadline is not None:
@@ -273,7 +275,8 @@ class Worker:
         self._begin_held()
         if self._node.link.state is LinkState.OPEN:
             self._enter()
-            self._node.converse(time.monotonic(), self._want(), not self.pool.idle)
+            self._wanted = self._want()
+            self._node.converse(time.monotonic(), self._wanted, not self.pool.idle)
         self._allow()
         if self._tokens and time.monotonic() - self._swept_at >= _STALE_S:
             self._swept_at = time.monotonic()
@@ -344,9 +347,14 @@ class Worker:
         going_on = self._how is None and not node.draining
         if going_on and node.relays and safe and not self._handler.hears_first():
             assert node.worker_id is not None
-            self.pool.allow(Terms(node.worker_id, node.territory.served, self._throttle.names))
+            rated, plain = self._throttle.names, node.territory.plain
+            serves = node.appetite.backlog and plain and not rated
+            terms = Terms(node.worker_id, node.territory.served, rated, serves)
         else:
-            self.pool.allow(None)
+            terms = None
+        if terms != self._allowed:
+            self._allowed = terms
+            self.pool.allow(terms)
 
     def _fence(self) -> None:
         """Let go of what others may have by now, before the lease ends; see `engine.fence`.

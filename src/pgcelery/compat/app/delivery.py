@@ -20,6 +20,10 @@ from pgcelery.engine import Job
 __all__ = ("Delivery",)
 
 
+_NOTHING: Mapping[str, Any] = {}
+_EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
+_LISTS = ("callbacks", "errbacks", "chain")
+
 #: Longer time limits are none.
 _LONGEST_S = 1e9
 
@@ -55,30 +59,31 @@ class Delivery:
 
     def _request(self) -> dict[str, Any]:
         message, job = self.message, self.job
-        properties = message.properties
-        info = properties.get("delivery_info") or {}
-        request = dict(message.headers)
-        lives_s = inputs.take(request).get("chord_lives") if "chord_parents" in request else None
-        request.setdefault("id", job.id)
-        request.update(
-            properties=properties,
-            reply_to=properties.get("reply_to"),
-            correlation_id=properties.get("correlation_id"),
-            hostname=self.handler.hostname,
-            delivery_info={
+        get = message.properties.get
+        info = get("delivery_info") or _NOTHING
+        request = {
+            "id": job.id,
+            **message.headers,
+            "properties": message.properties,
+            "reply_to": get("reply_to"),
+            "correlation_id": get("correlation_id"),
+            "hostname": self.handler.hostname,
+            "delivery_info": {
                 "exchange": info.get("exchange"),
                 "routing_key": info.get("routing_key"),
-                "priority": properties.get("priority") or 0,
+                "priority": get("priority") or 0,
                 "redelivered": job.delivery > 1 or bool(info.get("redelivered")),
             },
-            is_eager=False,
-            args=(),
-            kwargs={},
-        )
+            "is_eager": False,
+            "args": (),
+            "kwargs": {},
+        }
         if self.error is None:
             self._fill_from_body(request)
-        if lives_s is not None:
-            request["expires"] = (self.app.now() + timedelta(seconds=lives_s)).isoformat()
+        if "chord_parents" in request:
+            lives_s = inputs.take(request).get("chord_lives")
+            if lives_s is not None:
+                request["expires"] = (self.app.now() + timedelta(seconds=lives_s)).isoformat()
         link = request.get("chain_link")
         if link and (link["head"] != request["id"] or not request.get("chain")):
             request.pop("chain", None)  # so that it is looked up when somebody asks
@@ -96,7 +101,8 @@ class Delivery:
             )
             if not isinstance(args, (list, tuple)) or not isinstance(kwargs, (dict, Mapping)):
                 raise TypeError("arguments are no list, or keyword arguments no mapping")
-            request.update(args=args, kwargs=kwargs, **_embedded(embed or {}))
+            request["args"], request["kwargs"] = args, kwargs
+            request.update(_embedded(embed or {}))
         except ContentDisallowed as exc:
             self.error = exc
         except Exception as exc:
@@ -131,9 +137,10 @@ class Delivery:
 
 def _embedded(embed: Mapping[str, Any]) -> dict[str, Any]:
     """The third part of a body: what is called when the task ends."""
-    found = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
-    for name in ("callbacks", "errbacks", "chain"):
-        if not isinstance(found[name], (list, tuple, type(None))):
+    found = {name: embed.get(name) for name in _EMBEDDED}
+    for name in _LISTS:
+        value = found[name]
+        if value is not None and not isinstance(value, (list, tuple)):
             raise TypeError(f"{name} are no list")
     return found
 

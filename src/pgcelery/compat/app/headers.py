@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = ("check_headers", "check_properties")
 
+_UNLIMITED = [None, None]
 _TEXT = (str, type(None))
 _WHOLE = (int, type(None))
 _MAPPING = (Mapping, type(None))
@@ -53,6 +54,10 @@ _LINK: tuple[tuple[str, Any], ...] = (
     ("trail", (list, tuple)),
 )
 
+#: Names and types of headers, or properties, that were found right: those of most messages.
+_right: set[tuple[Any, ...]] = set()
+_MOST_RIGHT, _LONGEST_RIGHT = 1000, 100
+
 _PROPERTIES: tuple[tuple[str, Any], ...] = (
     ("correlation_id", _TEXT),
     ("reply_to", _TEXT),
@@ -68,12 +73,15 @@ def check_headers(headers: Mapping[str, Any]) -> None:
         TypeError: Names the header.
     """
     get = headers.get
-    for name, kinds in _HEADERS:
-        value = get(name)
-        if value is not None and not isinstance(value, kinds):
-            raise _wrong("header", name, value)
+    shape = (*headers, *map(type, headers.values()))
+    if shape not in _right:
+        for name, kinds in _HEADERS:
+            value = get(name)
+            if value is not None and not isinstance(value, kinds):
+                raise _wrong("header", name, value)
+        _remember(shape)
     limits, stamps = get("timelimit"), get("stamped_headers")
-    if limits and (len(limits) != 2 or not all(map(_is_limit, limits))):
+    if limits and limits != _UNLIMITED and not (len(limits) == 2 and all(map(_is_limit, limits))):
         raise _wrong("header", "timelimit", limits)
     if stamps and not all(isinstance(one, str) for one in stamps):
         raise _wrong("header", "stamped_headers", stamps)
@@ -101,9 +109,17 @@ def check_properties(properties: Mapping[str, Any]) -> None:
     Raises:
         TypeError: Names the property.
     """
-    for name, kinds in _PROPERTIES:
-        if not isinstance(properties.get(name), kinds):
-            raise _wrong("property", name, properties[name])
+    shape = ("properties", *properties, *map(type, properties.values()))
+    if shape not in _right:
+        for name, kinds in _PROPERTIES:
+            if not isinstance(properties.get(name), kinds):
+                raise _wrong("property", name, properties[name])
+        _remember(shape)
+
+
+def _remember(shape: tuple[Any, ...]) -> None:
+    if len(_right) < _MOST_RIGHT and len(shape) < _LONGEST_RIGHT:  # they come from outside
+        _right.add(shape)
 
 
 def _is_limit(value: Any) -> bool:

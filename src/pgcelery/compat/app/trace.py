@@ -174,7 +174,7 @@ class Tracer:
         context = None
         end = _End()
         try:
-            if not hasattr(kwargs, "items"):
+            if type(kwargs) is not dict and not hasattr(kwargs, "items"):
                 raise InvalidTaskError("Task keyword arguments is not a mapping")
             context = Context(request or {}, args=args, kwargs=kwargs, called_directly=False)
             stack = self.task.request_stack
@@ -184,7 +184,8 @@ class Tracer:
                 self._run(uuid, context, end, started)
             finally:
                 try:
-                    self._tell_end(uuid, context, end)
+                    if signals.task_postrun.receivers:
+                        self._tell_end(uuid, context, end)
                 finally:
                     _task_stack.pop()
                     stack.pop()
@@ -312,16 +313,15 @@ class Tracer:
             traceback_clear(exc)
 
     def _tell_end(self, uuid: str, context: Context, end: _End) -> None:
-        if signals.task_postrun.receivers:
-            signals.task_postrun.send(
-                sender=self.task,
-                task_id=uuid,
-                task=self.task,
-                args=context.args,
-                kwargs=context.kwargs,
-                retval=end.retval,
-                state=end.state,
-            )
+        signals.task_postrun.send(
+            sender=self.task,
+            task_id=uuid,
+            task=self.task,
+            args=context.args,
+            kwargs=context.kwargs,
+            retval=end.retval,
+            state=end.state,
+        )
 
     def _clean_up(self) -> None:
         try:

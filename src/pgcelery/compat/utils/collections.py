@@ -133,8 +133,9 @@ class LimitedSet:
 
     def add(self, item: Any, now: float | None = None) -> None:
         """Add an item, or renew it."""
+        now = now or time.monotonic()
         self._data.pop(item, None)
-        self._data[item] = now or time.monotonic()
+        self._data[item] = now
         self.purge(now)
 
     def update(self, other: Any) -> None:
@@ -160,14 +161,17 @@ class LimitedSet:
 
     def purge(self, now: float | None = None) -> None:
         """Remove what is too much or too old."""
-        now = now or time.monotonic()
-        while self._data:
-            oldest, stamp = next(iter(self._data.items()))
-            too_many = self.maxlen and len(self._data) > self.maxlen
-            too_old = self.expires and len(self._data) > self.minlen and stamp + self.expires < now
-            if not (too_many or too_old):
+        data = self._data
+        while self.maxlen and len(data) > self.maxlen:
+            data.popitem(last=False)
+        if not self.expires:
+            return
+        before = (now or time.monotonic()) - self.expires
+        while len(data) > self.minlen:
+            oldest = next(iter(data))
+            if data[oldest] >= before:
                 return
-            del self._data[oldest]
+            del data[oldest]
 
     def pop(self, default: Any = None) -> Any:
         """Remove the oldest item and give it."""

@@ -63,7 +63,7 @@ class Request:
         self.hostname = hostname
         self.job = job
         if job is not None:
-            self.type = job.name
+            self.id, self.type = job.id, job.name
         if message is not None:
             self.message = message
         if task is not None:
@@ -85,10 +85,10 @@ class Request:
         headers: dict[str, Any] = self.message.headers
         return headers
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Id of the task."""
-        return self.job.id if self.job is not None else str(self.request_dict["id"])
+        return str(self.request_dict["id"])
 
     @cached_property
     def type(self) -> str:
@@ -100,7 +100,11 @@ class Request:
         """Name shown: the shadow name, if the message has one."""
         return self.request_dict.get("shadow") or self.type
 
-    task_id = id
+    @property
+    def task_id(self) -> str:
+        """Id of the task."""
+        return self.id
+
     task_name = name
 
     @cached_property

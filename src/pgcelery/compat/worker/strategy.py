@@ -57,6 +57,11 @@ class NodeHandler(TaskHandler):
         super().received(jobs)
         tasks = self.app.tasks
         events = self.events if self.events is not None and self.events.on else None
+        announced = (
+            logger.isEnabledFor(logging.INFO)
+            or signals.task_received.receivers
+            or (self.consumer is not None and self.consumer.on_task_message)
+        )
         for index, job in enumerate(jobs):
             if job.name not in tasks:
                 if events is not None:
@@ -65,7 +70,8 @@ class NodeHandler(TaskHandler):
             request = Request(job=job, app=self.app, hostname=self.hostname)
             state.task_reserved(request)
             if not job.parent_failed:
-                self._announce(request)
+                if announced:
+                    self._announce(request)
                 if events is not None:
                     events.received(request)
             if state.revoked_stamps and request.revoked_by_stamp():
@@ -103,7 +109,6 @@ class NodeHandler(TaskHandler):
                 self.events.ended_unseen(outcome)
             else:
                 self.events.ended(request, outcome)
-        super().finished(outcome)
 
     def late(self, outcome: Outcome, reason: str) -> None:
         """Note that a task has ended here, without effect."""

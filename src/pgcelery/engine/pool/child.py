@@ -17,6 +17,9 @@ record it and to claim the one that follows, by itself (`relay`). It says so bef
 last one of such a row it records too. The parent knows from `SPARE`, or from what came with the
 last claim, which token the next one will have.
 
+Where children hold one job at a time, and the terms say so, it does the same after a short job that
+nobody waits for, and claims the next one of the queues.
+
 A child never outlives its parent
 ---------------------------------
 On Linux the kernel sees to it, so that a job blocked in C with the GIL held dies too: the reading
@@ -84,6 +87,9 @@ UNSURE = b"U"  #: a job's outcome, which may be recorded, with a claim under the
 BYE = b"B"  #: the child will end, with the reason
 
 RUN = ord("1")
+
+_SHORT_NS = 20_000_000  # of a run: the way to the node and back is nothing beside a longer one
+_LEAVE_S = 0.1  # that claims are left to the node when there was none to be made
 
 _PR_SET_PDEATHSIG = 1
 # Loaded before any fork: the loader's lock may be held by another thread at that moment.
@@ -160,6 +166,7 @@ class Child:
         self._token = 0  # of the run that began last
         self._followed = 0  # of the run that the child claimed last
         self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
+        self._serve_at = 0.0  # monotonic time from which it may claim from queues
         self._interrupted = 0
         self._done = 0
         self._running = False
@@ -221,9 +228,10 @@ class Child:
                 return reason
             following = None
             chained = job.awaited or job.token == self._followed
+            serves = not chained and took_ns < _SHORT_NS and self._serves()
             if isinstance(outcome, Recorded):
                 self._say(WENT_ON, dump_step(Step(outcome.outcome, None, 0, outcome.news)), took_ns)
-            elif self._relay is not None and chained and not reason:
+            elif self._relay is not None and (chained or serves) and not reason:
                 following = self._go_on(self._relay, job, outcome, took_ns)
             else:
                 self._say(OUTCOME, dump_outcome(outcome), took_ns)
@@ -244,13 +252,16 @@ class Child:
         ):
             failpoint("relay.begins")
             try:
-                step = (
-                    relay.step(job, outcome, terms, self._prepare)
-                    if job.awaited
-                    else relay.end(job, outcome)
-                )
+                if job.awaited:
+                    step = relay.step(job, outcome, terms, self._prepare)
+                elif self._serves():
+                    step = relay.serve(job, outcome, terms)
+                    if step is None:
+                        self._serve_at = time.monotonic() + _LEAVE_S
+                if step is None and not job.awaited and job.token == self._followed:
+                    step = relay.end(job, outcome)
             except AnswerLost:
-                kind = UNSURE if job.awaited else OUTCOME
+                kind = UNSURE if job.awaited or terms.serves else OUTCOME
         if step is None:
             self._say(kind, dump_outcome(outcome), took_ns)
         else:
@@ -260,8 +271,13 @@ class Child:
         self._page.relaying = False
         if step is None or step.job is None:
             return None
-        self._followed = step.job.token
+        if job.awaited:
+            self._followed = step.job.token
         return step.job
+
+    def _serves(self) -> bool:
+        terms = self._page.terms()
+        return terms is not None and terms.serves and time.monotonic() >= self._serve_at
 
     def _prepare(self, job: Job) -> None:
         """Open a job while the database claims it; if that fails it fails once it is claimed."""

@@ -152,8 +152,10 @@ class Crew:
 
     def fork_due(self) -> float:
         """Give the monotonic time of the next fork; infinity if none is missing."""
-        staying = sum(not child.retired for child in self.children)
-        return inf if self.dismissed or staying >= self.size else self._fork_at
+        if self.dismissed:
+            return inf
+        staying = len([child for child in self.children if not child.retired])
+        return inf if staying >= self.size else self._fork_at
 
     def lose(self, job: Job, why: Lost, claim: int | None = None) -> None:
         """End a job that could not say its own outcome.
@@ -210,6 +212,7 @@ class Crew:
         """Take the end of a child's first job."""
         if len(child.entries) == 1:
             self._feed.pace.note_way(now - child.head_since - took_ns / 1e9)
+        child.goes_on = False
         entry = child.next_done(now)
         self._feed.pace.note(entry.job.name, took_ns / 1e9)
         if kind == wire.OUTCOME:
@@ -235,6 +238,7 @@ class Crew:
         entry = Entry(step.job, now)
         if not self._feed.weigh(entry) and not child.entries:
             child.exclusive = True
+        child.goes_on = True
         child.go_on(entry, now)
         child.spare = step.spare
 

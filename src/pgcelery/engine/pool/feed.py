@@ -37,13 +37,18 @@ class Feed:
     def capacity(self, children: Sequence[ChildProcess], now: float) -> int:
         """Count the jobs that would find room now if they are like the recent ones."""
         depth = self.pace.depth(self._most)
-        room = sum(max(0, min(self._room(c, now), depth - len(c.entries))) for c in children)
-        return max(0, room - len(self.backlog))
+        room = -len(self.backlog)
+        for child in children:
+            left = depth - len(child.entries)
+            if left > 0:
+                room += max(0, min(self._room(child, now), left))
+        return max(0, room)
 
     def free_at(self, children: Sequence[ChildProcess], now: float) -> float:
         """Give the time by which the next of the children that hold one job is likely to be free.
 
-        Infinity if children hold more than one, or if it is not known how long any will take.
+        Infinity if children hold more than one, or if it is not known how long any will take. Those
+        that went on by themselves are not waited for.
         """
         if self.pace.depth(self._most) > 1:
             return inf
@@ -51,6 +56,7 @@ class Feed:
             child.head_since + likely_s
             for child in children
             if len(child.entries) == 1
+            and not child.goes_on
             and (likely_s := self.pace.likely(child.entries[0].job.name)) is not None
         ]
         return min((end for end in ends if end > now), default=inf)

@@ -71,6 +71,7 @@ class PreforkPool:
         assert size >= 1, "a pool needs a slot"
         self.size = size
         self._window_s = chunk_window_s
+        self._one_each = prefetch == 1
         self._stop_timeout_s = stop_timeout_s
         self._feed = Feed(
             window_s=chunk_window_s,
@@ -91,7 +92,9 @@ class PreforkPool:
     def idle(self) -> bool:
         """Whether no job is inside and no outcome waits to be collected."""
         crew = self._crew
-        return not (crew.outcomes or self._feed.backlog or any(c.entries for c in crew.children))
+        if crew.outcomes or self._feed.backlog:
+            return False
+        return not [child for child in crew.children if child.entries]
 
     def children(self) -> list[ChildInfo]:
         """List the children, those included that are about to end."""
@@ -109,6 +112,8 @@ class PreforkPool:
 
     def allow(self, terms: Terms | None) -> None:
         """Say what children may claim by themselves from now on; None, as at first: nothing."""
+        if terms is not None and not self._one_each:  # the parent claims many at a time, for less
+            terms = terms._replace(serves=False)
         self._crew.allow(terms)
 
     def spares(self) -> list[int]:
@@ -145,15 +150,17 @@ class PreforkPool:
     def tick(self) -> float | None:
         """Enforce limits, free jobs that are stuck behind a long one, replace dead children."""
         crew, now = self._crew, time.monotonic()
-        if any(self._due(child) <= now for child in crew.children):
+        due = self._next_due()
+        if due <= now:
             crew.poll()  # what a child has said by now counts
             for child in crew.children.copy():
                 self._enforce(child, now)
-        crew.replace(now)
-        self._dispatch(now)
+            crew.replace(now)
+        if due <= now or self._feed.backlog:
+            self._dispatch(now)
+            due = self._next_due()
         if crew.outcomes:
             return 0.0
-        due = min([crew.fork_due(), *map(self._due, crew.children)])
         if any(child.watch < 0 for child in crew.children):
             due = min(due, now + _BLIND_S)
         return None if due == inf else max(0.0, due - now)
@@ -249,6 +256,10 @@ class PreforkPool:
         for child in self._feed.dispatch(self._crew.children, now):
             if child.unsent:
                 self._crew.await_room(child)
+
+    def _next_due(self) -> float:
+        """Give the monotonic time at which there is something to enforce or to mend."""
+        return min([self._crew.fork_due(), *map(self._due, self._crew.children)])
 
     def _due(self, child: ChildProcess) -> float:
         """Give the monotonic time at which `_enforce` has something to do."""

@@ -72,6 +72,7 @@ class ChildProcess:
         self.watch = -1  #: pidfd, readable when the child has ended; -1 where there is none
         self.reads_end = False  #: the socket is at its end
         self.spare: int | None = None  #: token under which it may claim what follows its job
+        self.goes_on = False  #: it claimed by itself what it is at
         self.barred = False  #: it may claim nothing
         self._unsent: deque[memoryview] = deque()
         self._got = bytearray()
@@ -150,8 +151,9 @@ class ChildProcess:
         self.entries += entries
         body = dump_jobs([entry.job for entry in entries])
         self._unsent.append(memoryview(JOBS_HEAD.pack(len(body)) + body))
-        self.flush()
+        # Permits first: a child that waits is woken by the frame alone, once, and finds them there.
         os.write(self._permits, b"1" * len(entries))
+        self.flush()
 
     def go_on(self, entry: Entry, now: float) -> None:
         """Note the job that it went on with by itself, before those that wait in it."""
