@@ -218,9 +218,8 @@ class Node(Session):
         if now >= self._beat_at and "beat" not in self._flying:
             self._beat_at = now + self.config.heartbeat_s
             self.lease.asked(time.monotonic())
-            self._send(
-                "beat", self._sql.beat, [self.worker_id, float(self.config.lease_s)], self._beaten
-            )
+            params = [self.worker_id, float(self.config.lease_s)]
+            self._send("beat", self._sql.beat, params, self._beaten)
             failpoint("beat.sent")
             self.territory.hope()
             self._survey(beat=True)
@@ -230,14 +229,9 @@ class Node(Session):
             return
         if now >= self._maintain_at and "maintain" not in self._flying:
             self._maintain_at = now + self.config.maintain_s * random.uniform(0.8, 1.2)
-            lease_s = self.config.maintain_s * 3
-            self._send(
-                "maintain",
-                self._sql.maintain,
-                [self.worker_id, float(lease_s), self._prune_batch],
-                self._maintained,
-                self._not_maintained,
-            )
+            params = [self.worker_id, float(self.config.maintain_s * 3), self._prune_batch]
+            sql = self._sql.maintain
+            self._send("maintain", sql, params, self._maintained, self._not_maintained)
             failpoint("maintain.sent")
         if self._inquests:
             self._inquire()
