@@ -59,13 +59,13 @@ def test_a_pool_knows_when_a_process_with_a_short_job_is_likely_to_be_free():
         drive.until_room(2)
         assert pool.free_at() == inf  # both are
         for _ in range(10):
-            drive.run(jobs_of("doze", b"0.001"))
+            drive.run(jobs_of("doze", b"0.01"))
         pool.submit(jobs_of("doze", b"60"))  # which nobody could know
         assert pool.free_at() - time.monotonic() < 0.5
         wait_for(lambda: pool.free_at() == inf)
         assert len(pool.active()) == 1
         for _ in range(3):
-            drive.run(jobs_of("doze", b"0.001"))
+            drive.run(jobs_of("doze", b"0.01"))
         pool.submit(jobs_of("doze", b"0.4"))
         assert pool.free_at() < inf
         for child in pool._crew.children:

@@ -155,26 +155,29 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
             return {}
         for job in jobs:
             check(job, self.config.max_payload_bytes)
-        if conn is None and len(jobs) == 1 and is_plain(jobs[0]):
-            return self._enqueue_one(jobs[0])
+        plain = conn is None and len(jobs) == 1 and is_plain(jobs[0])
         if conn is not None:
             self._inside.check(conn)
-        queue_ids = self.intern_places({queue_key(job) for job in jobs})
-        query = load("jobs/enqueue", self.config.schema)
+        queue_ids = {} if plain else self.intern_places({queue_key(job) for job in jobs})
         failpoint("enqueue.begins")
         if conn is not None:
             return _existing([self._inside.enqueue(conn, jobs, queue_ids)])
-        tells = self._tells({queue_ids[queue_key(job)] for job in jobs if not job.parents})
-        if len(jobs) <= _BATCH or any(job.parents for job in jobs):
-            existing = self._enqueue_at_once(jobs, queue_ids, tells)
-        else:
-            existing = self._enqueue_many(query, jobs, queue_ids)
-            for tell in tells:
-                self._connections.ask(tell)
+        existing = self._enqueue_one(jobs[0]) if plain else self._enqueue_all(jobs, queue_ids)
         failpoint("enqueue.committed")
-        if any(gate.strategy for job in jobs for gate in job.gates):
+        if not plain and any(gate.strategy for job in jobs for gate in job.gates):
             # Full workers, too, have to look who gives way to whom.
             self._run("queues/tell", {"channel": self.config.schema, "payload": "c"})
+        return existing
+
+    def _enqueue_all(
+        self, jobs: Sequence[NewJob], queue_ids: dict[QueueKey, int]
+    ) -> dict[str, str]:
+        tells = self._tells({queue_ids[queue_key(job)] for job in jobs if not job.parents})
+        if len(jobs) <= _BATCH or any(job.parents for job in jobs):
+            return self._enqueue_at_once(jobs, queue_ids, tells)
+        existing = self._enqueue_many(load("jobs/enqueue", self.config.schema), jobs, queue_ids)
+        for tell in tells:
+            self._connections.ask(tell)
         return existing
 
     def _enqueue_one(self, job: NewJob) -> dict[str, str]:
@@ -183,10 +186,8 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
         queue_id = self._place_ids.get(key) if job.placement else self._queue_ids.get(job.queue)
         if queue_id is None:
             queue_id = self.intern_places((key,))[key]
-        failpoint("enqueue.begins")
         insert = (self._sql.enqueue_one, of_plain(job, queue_id))
         ((existed,),) = self._connections.ask(insert, *self._tells((queue_id,)))
-        failpoint("enqueue.committed")
         return {job.id: job.id} if existed == _TRUE else {}
 
     def _enqueue_at_once(
