@@ -53,26 +53,26 @@ def test_a_pool_knows_when_a_process_with_a_short_job_is_likely_to_be_free():
         threading.Event().wait(float(payload))
         return payload
 
-    pool = PreforkPool(2, prefetch=1)
+    pool = PreforkPool(2, prefetch=1, chunk_window_s=1.0)
     drive = Drive(pool, Bodies({"doze": doze, "other": doze}))
     try:
         drive.until_room(2)
         assert pool.free_at() == inf  # both are
         for _ in range(10):
-            drive.run(jobs_of("doze", b"0.01"))
+            drive.run(jobs_of("doze", b"0.05"))
         pool.submit(jobs_of("doze", b"60"))  # which nobody could know
         assert pool.free_at() - time.monotonic() < 0.5
         wait_for(lambda: pool.free_at() == inf)
         assert len(pool.active()) == 1
         for _ in range(3):
-            drive.run(jobs_of("doze", b"0.01"))
+            drive.run(jobs_of("doze", b"0.05"))
         pool.submit(jobs_of("doze", b"0.4"))
         assert pool.free_at() < inf
         for child in pool._crew.children:
             child.goes_on = True  # it will take the next one itself
         assert pool.free_at() == inf
-        drive.run(jobs_of("other", b"0.3"))
-        pool.submit(jobs_of("other", b"0.3"))
+        drive.run(jobs_of("other", b"0.7"))
+        pool.submit(jobs_of("other", b"0.7"))
         assert pool.free_at() == inf  # it is slow
     finally:
         pool.stop(kill=True)
