@@ -1,6 +1,6 @@
 -- One round trip of a pool process, one transaction: record that a run completed for which no other job
 -- waits, and claim the next job of the worker's queues, under a token that was reserved before. That is
--- what step_v4 does, by finish_v4, where there is nothing else to do; the rules and the order of locks are
+-- what step_v4 does where there is nothing else to do, by the same functions; the rules and the order of locks are
 -- theirs (running, results, waiters, ready). Whatever is not that case changes nothing and returns a row of
 -- nulls: the outcome then goes to the node. Not that case are a token that is not current, a run that others
 -- wait for or that came through gates; whatever wants a step: limits, a paused queue, wishes to cancel, jobs
@@ -27,6 +27,7 @@ declare
     q integer;
     highest smallint;
     lowest smallint;
+    ended boolean;
     claimed record;
 begin
     if exists (select from pgcelery.paused) or exists (select from pgcelery.lines)
@@ -54,56 +55,17 @@ begin
         return;
     end if;
 
-    delete from pgcelery.running r
-    where r.token = serve_v1.run and r.job_id = serve_v1.job_id and r.flags & 3 = 0;
-    if not found then
+    select e.ended, e.told into ended, told
+    from pgcelery.end_v1(serve_v1.run, serve_v1.job_id, serve_v1.result, serve_v1.ttl_s) e;
+    if not ended then
         return;
     end if;
-    insert into pgcelery.results as s (id, state, token, result, finished_at, expires_at)
-    values (serve_v1.job_id, 10, serve_v1.run, serve_v1.result, now(),
-            now() + make_interval(secs => coalesce(
-                serve_v1.ttl_s,
-                (select j.ttl_s from pgcelery.jobs j where j.id = serve_v1.job_id))))
-    on conflict (id) do update
-    set state = excluded.state, token = excluded.token,
-        result = coalesce(excluded.result, s.result),
-        finished_at = excluded.finished_at, expires_at = excluded.expires_at
-    where s.finished_at is null;
-    if exists (select from pgcelery.waiters) then
-        with gone as (
-            delete from pgcelery.waiters w where w.job_id = serve_v1.job_id returning w.channel
-        )
-        select array_agg(g.channel) into told from gone g;
-    end if;
-
-    with picked as (
-        select r.ctid as at
-        from pgcelery.ready r
-        where r.queue_id = q
-        order by r.priority, r.tag, r.seq
-        limit 1
-        for update skip locked
-    ), gone as (
-        delete from pgcelery.ready r
-        using picked p
-        where r.ctid = p.at
-        returning r.job_id, r.deliveries, r.flags
-    ), begun as (
-        insert into pgcelery.running (token, job_id, worker_id, queue_id, delivery, flags)
-        select serve_v1.next_run, g.job_id, serve_v1.me, q, g.deliveries + 1, g.flags
-        from gone g
-        returning job_id, delivery, flags
-    )
-    select j.id, j.name, j.payload, j.priority, b.delivery, b.flags,
-           b.flags & ~1 = 0 and (j.expires_at is null or j.expires_at > now()) as plain
-    into claimed
-    from begun b
-    join pgcelery.jobs j on j.id = b.job_id;
-    if claimed.plain is not true then
+    select t.* into claimed from pgcelery.take_one_v1(serve_v1.me, q, serve_v1.next_run) t;
+    if claimed.job_id is null or claimed.flags & ~1 <> 0 then
         raise exception 'what was next is gone, or no plain job' using errcode = '40001';
     end if;
 
-    next_id := claimed.id;
+    next_id := claimed.job_id;
     queue_id := q;
     name := claimed.name;
     payload := claimed.payload;

@@ -364,29 +364,15 @@ begin
         end if;
         looked_at := clock_timestamp();
         if remaining = 1 and charity = 0 and not fair then
-            -- As below, by statements about single rows.
-            select r.ctid as at, r.job_id, r.deliveries, r.flags into a
-            from pgcelery.ready r
-            where r.queue_id = q
-            order by r.priority, r.tag, r.seq
-            limit 1
-            for update skip locked;
-            if found then
+            select t.* into job_id, token, name, payload, priority, delivery, flags
+            from pgcelery.take_one_v1(me, q, null) t;
+            if job_id is not null then
                 took := clock_timestamp() - looked_at;
                 if took > interval '1 ms' or front <> '' then
                     perform pgcelery.watch_front_v1(q, took);
                 end if;
-                delete from pgcelery.ready r where r.ctid = a.at;
-                insert into pgcelery.running (token, job_id, worker_id, queue_id, delivery, flags)
-                values (nextval('pgcelery.tokens'), a.job_id, me, q, a.deliveries + 1, a.flags)
-                returning token into token;
-                select 0, j.id, q, j.name, j.payload, j.priority::integer, a.deliveries + 1,
-                       a.flags
-                       | case when exists (select from pgcelery.cancels x where x.job_id = a.job_id)
-                              then 8 else 0 end
-                       | case when j.expires_at <= now() then 16 else 0 end
-                into kind, job_id, queue_id, name, payload, priority, delivery, flags
-                from pgcelery.jobs j where j.id = a.job_id;
+                kind := 0;
+                queue_id := q;
                 return next;
                 remaining := 0;
                 exit;

@@ -1,9 +1,7 @@
 -- A worker's own rates: what may not start yet waits in places of the queues, from which workers draw as
--- much as their rates allow. A throttled place has a `plain` and no `own`. And what pool processes claim
--- themselves: what a worker has rates for they leave alone, and other jobs they take from queues as well.
+-- much as their rates allow. A throttled place has a `plain` and no `own`.
 
 -- install functions/throttled_place_v1.sql
 -- install functions/withhold_v1.sql
 -- install functions/draw_v1.sql
 -- install functions/relay_v2.sql
--- install functions/serve_v1.sql

@@ -3,6 +3,7 @@
 -- worker to be ended do not go back as if they had not begun; what joins a job that waits counts once,
 -- and keeps that from being handed on as if it had one parent; a purge ends what waited for the purged;
 -- whoever waits at a limit behind a job that is just cancelled is looked at.
+-- Besides, what makes it cheap to send, claim and record jobs one by one, and many with keys.
 
 -- install functions/join_v2.sql
 -- install functions/enqueue_v4.sql
@@ -12,7 +13,9 @@
 -- install functions/admit_v3.sql
 -- install functions/watch_front_v1.sql
 -- install functions/take_past_v1.sql
+-- install functions/take_one_v1.sql
 -- install functions/step_v4.sql
+-- install functions/serve_v1.sql
 -- install functions/reclaim_v2.sql
 -- install functions/purge_v2.sql
 
