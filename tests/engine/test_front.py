@@ -104,6 +104,31 @@ def test_what_comes_back_is_found_when_the_floors_are_over(client: Client, node:
     wait_for(lambda: step(node, 10) == [first.job_id])
 
 
+@pytest.mark.usefixtures("pinned")
+def test_a_pool_process_leaves_such_claims_to_its_node(
+    client: Client, node: SimNode, conn: psycopg.Connection[Any]
+):
+    queue = client.intern(["q"])["q"]
+    jobs = [new_job() for _ in range(5)]
+    client.enqueue(jobs)
+    (run,) = node.step(1).claims
+
+    def serve(id: str, token: int) -> str | None:
+        ((next_id,),) = conn.execute(
+            "select s.next_id from pgcelery.serve_v1("
+            "%s, %s, %s, ''::bytea, null, nextval('pgcelery.tokens'), array[%s], 0) s",
+            [node.id, token, id, queue],
+        ).fetchall()
+        return next_id
+
+    # The step's look was the first of this session that was slow.
+    assert serve(run.job_id, run.token) is None
+    before = read(conn)
+    assert serve(run.job_id, run.token) is None
+    assert read(conn) - before < 500
+    assert [claim.job_id for claim in node.finish(run, want=1).claims] == [jobs[1].id]
+
+
 def test_one_slow_look_is_not_believed(
     client: Client, node: SimNode, conn: psycopg.Connection[Any]
 ):

@@ -1,11 +1,12 @@
 -- One round trip of a pool process, one transaction: record that a run completed for which no other job
 -- waits, and claim the next job of the worker's queues, under a token that was reserved before. That is
--- what step_v4 does where there is nothing else to do, by the same functions; the rules and the order of locks are
--- theirs (running, results, waiters, ready). Whatever is not that case changes nothing and returns a row of
--- nulls: the outcome then goes to the node. Not that case are a token that is not current, a run that others
--- wait for or that came through gates; whatever wants a step: limits, a paused queue, wishes to cancel, jobs
--- that are due or only to be ended, jobs of two priorities; no job; and a worker that is unknown or whose
--- lease ends within margin_s. Raises when what is next is gone or no plain job, which undoes it all.
+-- what step_v4 does where there is nothing else to do, by the same functions; the rules and the order of
+-- locks are theirs (running, results, waiters, ready). Whatever is not that case changes nothing and
+-- returns a row of nulls: the outcome then goes to the node. Not that case are a token that is not
+-- current, a run that others wait for or that came through gates; whatever wants a step: limits, a paused
+-- queue, wishes to cancel, jobs that are due or only to be ended, jobs of two priorities, a first job that
+-- is found slowly (watch_front_v1); no job; and a worker that is unknown or whose lease ends within
+-- margin_s. Raises when what is next is gone or no plain job, which undoes it all.
 -- `spare` is the token for the next claim, `told` who waits for the result.
 -- Promises P7, P8 of docs/guarantees.md.
 create function pgcelery.serve_v1(
@@ -27,6 +28,9 @@ declare
     q integer;
     highest smallint;
     lowest smallint;
+    front text;                     -- see watch_front_v1
+    looked_at timestamptz;
+    took interval;
     ended boolean;
     claimed record;
 begin
@@ -43,13 +47,25 @@ begin
         return;
     end if;
     foreach q in array serve_v1.queue_ids loop
+        front := current_setting('pgcelery_claims.q' || q, true);
+        if front <> '' and to_timestamp((front::bigint[])[1] / 1000.0) > clock_timestamp() then
+            return;
+        end if;
+        looked_at := clock_timestamp();
         select h.priority,
                (select l.priority from pgcelery.ready l
                 where l.queue_id = q order by l.priority desc limit 1)
         into highest, lowest
         from pgcelery.ready h
         where h.queue_id = q order by h.priority limit 1;
-        exit when found;
+        took := clock_timestamp() - looked_at;
+        if took > interval '1 ms' or front <> '' then
+            perform pgcelery.watch_front_v1(q, took);
+            if took > interval '1 ms' and front <> '' then
+                return;
+            end if;
+        end if;
+        exit when highest is not null;
     end loop;
     if highest is distinct from lowest or highest is null then
         return;
