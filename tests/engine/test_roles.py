@@ -319,7 +319,7 @@ def test_nothing_of_a_users_own_captures_a_call(secured: Secured) -> None:
         client = Client(EngineConfig(dsn=secured.as_("producer")))
         with closing(client):
             client.enqueue([job], conn=conn)
-            conn.execute("select pgcelery.enqueue_one_v1(%s, 1, 0::smallint, 'n', '', null,"
+            conn.execute("select pgcelery.enqueue_one_v2(%s, 1, 0::smallint, 'n', '', null,"
                          " 1::smallint, 1, 1::smallint)", [new_job().id])  # fmt: skip
             states = conn.execute("select pgcelery.cancel_v1(%s::text[], %s::bytea[], false,"
                                   " 15::smallint)", [[job.id], [None]]).fetchall()  # fmt: skip

@@ -47,7 +47,7 @@ from pgcelery.engine.workflows import Workflows
 
 _BATCH = 1000  # jobs in one statement of an enqueue
 _NOBODY = TextArray.of([])
-_TRUE = b"\1"
+_EXISTED, _HANDED = b"\0\1", b"\0\2"  # answers of enqueue_one_v2
 
 
 class QueueCounts(NamedTuple):
@@ -187,8 +187,11 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
         if queue_id is None:
             queue_id = self.intern_places((key,))[key]
         insert = (self._sql.enqueue_one, of_plain(job, queue_id))
-        ((existed,),) = self._connections.ask(insert, *self._tells((queue_id,)))
-        return {job.id: job.id} if existed == _TRUE else {}
+        tells = self._tells((queue_id,), of_one=True)
+        ((answer,),) = self._connections.ask(insert, *tells)
+        if answer == _HANDED:  # nobody was told
+            self._told_at.pop(queue_id, None)
+        return {job.id: job.id} if answer == _EXISTED else {}
 
     def _enqueue_at_once(
         self, jobs: Sequence[NewJob], queue_ids: Mapping[QueueKey, int], tells: Sequence[Request]

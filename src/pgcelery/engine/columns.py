@@ -209,7 +209,7 @@ def columns(jobs: Sequence[NewJob], queue_id: Mapping[QueueKey, int]) -> list[Ar
 
 
 def is_plain(job: NewJob) -> bool:
-    """Whether ``enqueue_one_v1`` can insert it: it may run now, and nothing else is said of it."""
+    """Whether ``enqueue_one_v2`` can insert it: it may run now, and nothing else is said of it."""
     return not (
         job.parents
         or job.delay_s is not None
@@ -224,7 +224,7 @@ def is_plain(job: NewJob) -> bool:
 
 
 def of_plain(job: NewJob, queue_id: int) -> list[bytes | None]:
-    """Turn a job that `is_plain` into the arguments of ``enqueue_one_v1``, in its order."""
+    """Turn a job that `is_plain` into the arguments of ``enqueue_one_v2``, in its order."""
     expires_at, ttl_s = job.expires_at, job.ttl_s
     return [
         job.id.encode(),

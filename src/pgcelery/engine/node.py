@@ -14,7 +14,6 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -27,16 +26,17 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.ears import packed
 from pgcelery.engine.errors import DatabaseUnavailable, EngineError
 from pgcelery.engine.failpoint import failpoint
+from pgcelery.engine.inquests import Inquests
 from pgcelery.engine.job import Job, Outcome, State
 from pgcelery.engine.lease import Lease
 from pgcelery.engine.link import LinkState, Param, Rows
+from pgcelery.engine.offers import Offers
 from pgcelery.engine.outbox import Doubts, Tray, again_params, ended_params
 from pgcelery.engine.session import Session
 from pgcelery.engine.statements import (
     Kind,
     Row,
     beat_row,
-    ended_outcome,
     job,
     outcome_row,
     statements,
@@ -71,6 +71,8 @@ class Node(Session):
         held: Callable[[], Iterable[int]],
         client: Client | None = None,
         free_at: Callable[[], float] = lambda: inf,
+        room: Callable[[], int] = lambda: 0,
+        idle: Callable[[], int] = lambda: 0,
     ) -> None:
         super().__init__(config)
         self.name = name
@@ -90,7 +92,7 @@ class Node(Session):
         self.ended = Tray()
         self.again = Tray()
         self.doubts = Doubts()
-        self._inquests: dict[int, tuple[Job, Callable[[Outcome | None], None]]] = {}
+        self.inquests = Inquests(self._sql, self._send, self._flying, self.doubts)
         self.withholding = Withholding(
             self.territory,
             self._sql,
@@ -98,6 +100,9 @@ class Node(Session):
             self._flying,
             lambda claims: self._take(claims, drawn=True),
             lambda place: self._woken(place, False, time.monotonic()),
+        )
+        self.offers = Offers(
+            config, self.territory, self._sql, self._send, self._flying, room, idle
         )
         self._turn = 0
         self._errand = False  # something is to be ended that needs no room
@@ -116,8 +121,11 @@ class Node(Session):
         """Whether it is connected and registered."""
         return self.link.state is LinkState.OPEN and self.worker_id is not None
 
-    def _heard(self, payload: str) -> None:
-        if payload == "c":
+    def _heard(self, channel: str, payload: str) -> None:
+        handed = self.offers.heard(channel, payload)
+        if handed is not None:
+            self._handed(handed)
+        elif payload == "c":
             self._beat_at = 0.0
         elif payload == "p":
             self.territory.doubt()
@@ -135,6 +143,7 @@ class Node(Session):
             self._send("limit", self._sql.limit, [str(round(self._statement_s * 1000))])
             self._send("listen", self._sql.listen, [])
             self._outlive(self._sql.outlive)
+            self.offers.connected(self.worker_id)
         if self.worker_id is not None:
             notices.connected()
             self._reclaim([*self._held(), *self.doubts.tokens()])
@@ -200,7 +209,7 @@ class Node(Session):
     @property
     def settled(self) -> bool:
         """Whether every outcome was answered for."""
-        return self.ended.empty and self.again.empty and self.doubts.empty and not self._inquests
+        return self.ended.empty and self.again.empty and self.doubts.empty and self.inquests.empty
 
     def converse(self, now: float, want: int, busy: bool) -> None:
         """Send what is due: beats, upkeep, outcomes, and a wish for up to `want` jobs.
@@ -222,6 +231,7 @@ class Node(Session):
             self._send("beat", self._sql.beat, params, self._beaten)
             failpoint("beat.sent")
             self.territory.hope()
+            self.offers.beat()
             self._survey(beat=True)
         elif self.territory.unsure and now >= self._quiet_until:
             self._survey(beat=False)
@@ -233,14 +243,16 @@ class Node(Session):
             sql = self._sql.maintain
             self._send("maintain", sql, params, self._maintained, self._not_maintained)
             failpoint("maintain.sent")
-        if self._inquests:
-            self._inquire()
+        self.inquests.ask()
         if self.again.waiting:
             self._reschedule()
         if self.doubts.settled:
             self._unclaim()
         self.withholding.withhold()
         self._step(now, min(want, self.config.max_batch), busy)
+        if not self._flying & {"step", "reclaim"}:
+            calm = self.appetite.next(now) > now
+            self.offers.look(self.worker_id, free=not self.withholding.throttle.names, calm=calm)
 
     def _survey(self, *, beat: bool) -> None:
         if "places" not in self._flying and self.territory.queues:
@@ -267,26 +279,6 @@ class Node(Session):
                 lambda state: self._refused(self.again, state),
             )
             failpoint("reschedule.sent")
-
-    def inquire(self, job: Job, told: Callable[[Outcome | None], None]) -> None:
-        """Find out whether a run has ended its job; `told` gets the outcome, or None for no.
-
-        The run must be held meanwhile.
-        """
-        self._inquests[job.token] = job, told
-
-    def _inquire(self) -> None:
-        for token, (about, _) in list(self._inquests.items()):
-            key = f"inquire after {token}"
-            if key not in self._flying:
-                self._send("await_end", self._sql.await_end, [token])
-                self._send(key, self._sql.ended, [about.id, token], partial(self._inquired, token))
-
-    def _inquired(self, token: int, rows: Rows) -> None:
-        about, told = self._inquests.pop(token)
-        if rows:
-            self.doubts.settle(token)
-        told(ended_outcome(about, rows[0]) if rows else None)
 
     def _unclaim(self) -> None:
         if "unclaim" in self._flying:
@@ -399,6 +391,15 @@ class Node(Session):
         name_of = self.territory.name_of
         self._claimed([(job(row, name_of(row.queue_id or 0), ended), row) for row in claims], drawn)
 
+    def _handed(self, row: Row) -> None:
+        """Take a job that was claimed for this node by who sent it, or give it back at once."""
+        failpoint("handed.heard")
+        if self.offers.room() > 0:
+            self._take([row])
+        else:
+            back = Outcome(row.job_id or "", row.token or 0, State.AVAILABLE)
+            self.put(back, time.monotonic())
+
     def _rescheduled(self, rows: Rows) -> None:
         failpoint("reschedule.answered")
         decoded = [outcome_row(cells) for cells in rows]
@@ -475,13 +476,16 @@ class Node(Session):
 
     def _unknown(self) -> None:
         notices.expired()
+        if self.worker_id is not None:
+            self.offers.withdraw(self.worker_id)
         self.worker_id = None
         self.lease.bury()
 
     def leave(self) -> None:
         """Strike this worker off; for when nothing of it runs any more."""
         if self.ready and self.worker_id is not None:
-            self._reclaim([])  # what a killed pool process may have claimed
+            self.offers.withdraw(self.worker_id)
+            self._reclaim([])  # what a killed pool process may have claimed, or was handed over now
             self._send("leave", self._sql.leave, [self.worker_id])
             self._left = True
 

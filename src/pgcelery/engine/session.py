@@ -52,7 +52,7 @@ class Session:
     def _disconnected(self, now: float) -> None:
         """Keep what was not answered for."""
 
-    def _heard(self, payload: str) -> None:
+    def _heard(self, channel: str, payload: str) -> None:
         """Take a notification."""
 
     # -- connection -----------------------------------------------------------------------------
@@ -81,8 +81,8 @@ class Session:
             self._broken(why, time.monotonic())
 
     def _receive(self) -> None:
-        for _, payload in self.link.advance():
-            self._heard(payload)
+        for channel, payload in self.link.advance():
+            self._heard(channel, payload)
 
     def _guard(self, act: Callable[[], None], now: float) -> None:
         try:

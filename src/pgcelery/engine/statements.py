@@ -125,6 +125,10 @@ class Statements(NamedTuple):
     listen: Statement
     enqueue: Statement
     enqueue_one: Statement
+    tell_of_one: Statement
+    offer: Statement
+    withdraw: Statement
+    stand: Statement
 
 
 def statements(schema: str) -> Statements:
@@ -190,6 +194,10 @@ def statements(schema: str) -> Statements:
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
         enqueue=of_client("jobs/enqueue", *_JOB_COLUMNS),
         enqueue_one=of_client("jobs/enqueue_one", *_ONE_JOB),
+        tell_of_one=of_client("jobs/tell_of_one", _TEXT, _TEXT),
+        offer=make("offer", _INT4, _TEXT, IntegerArray.oid, _INT4, _FLOAT8),
+        withdraw=make("withdraw", _INT4),
+        stand=make("stand", _TEXT),
     )
 
 

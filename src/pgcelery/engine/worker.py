@@ -94,6 +94,8 @@ class Worker:
             client=client,
             held=lambda: [*self._tokens.values(), *self.pool.spares()],
             free_at=lambda: self.pool.free_at(),
+            room=lambda: self._want(),
+            idle=lambda: min(self._want(), self.pool.size - len(self.pool.active())),
         )
         self._throttle = self._node.withholding.throttle
         self._throttle.set_rates(rates or {})
@@ -332,7 +334,7 @@ class Worker:
                 continue
             if isinstance(what, Doubtful):
                 self._node.doubts.add(what.job.token, what.claim)
-                self._node.inquire(what.job, partial(self._judge, what))
+                self._node.inquests.open(what.job, partial(self._judge, what))
                 continue
             if isinstance(what, Unsure):
                 self._node.doubts.add(what.outcome.token, what.claim)

@@ -191,7 +191,7 @@ class Session:
             ((existed,),) = self.ask(
                 self.engine.node.enqueue_one, of_plain(jobs[0], keys[queue_key(jobs[0])])
             )
-            return {jobs[0].id} if existed == b"\1" else set()
+            return {jobs[0].id} if existed == b"\0\1" else set()
         ((existing, holders),) = self.run("jobs/enqueue", columns(jobs, keys))
         demand(existing == holders, f"{existing} existed, not {holders}")
         return set(existing)

@@ -135,11 +135,11 @@ MUTATIONS = [
     Mutation("enqueue: again though it is there", "enqueue_v4", "where j.parked", "where true"),
     Mutation(
         "one: not told that it is there",
-        "enqueue_one_v1",
+        "enqueue_one_v2",
         "return ( select",
         "return false and ( select",
     ),
-    Mutation("one: all first", "enqueue_one_v1", "values ($2, $3, place", "values ($2, 0, place"),
+    Mutation("one: all first", "enqueue_one_v2", "values ($2, $3, place", "values ($2, 0, place"),
     Mutation("enqueue: twice in one call", "enqueue_v4", "(twice is null or", "(true or"),
     Mutation("join: counted once a place", "join_v2", "coalesce(n.joined, '{}') ||", "n.joined ||"),
     Mutation("purge: children not told", "purge_v2", "cardinality(awaited) > 0", "false"),
