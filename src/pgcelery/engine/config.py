@@ -33,6 +33,7 @@ class EngineConfig:
     relay: bool = (
         True  #: pool processes go on with chains, and where they hold one job each with short jobs
     )
+    offers: bool = True  #: idle workers are handed lone jobs by who sends them, with `listen`
     max_batch: int = 200  #: most jobs claimed in one round trip
     patience_s: float = 60.0  #: a lower priority that waits for longer gets an eighth of the claims
     placement_grace_s: float = 0.2  #: head start of the workers that suit a job best

@@ -143,7 +143,7 @@ class Node(Session):
             self._send("limit", self._sql.limit, [str(round(self._statement_s * 1000))])
             self._send("listen", self._sql.listen, [])
             self._outlive(self._sql.outlive)
-            self.offers.connected(self.worker_id)
+            self.offers.connected()
         if self.worker_id is not None:
             notices.connected()
             self._reclaim([*self._held(), *self.doubts.tokens()])
@@ -153,7 +153,8 @@ class Node(Session):
     def _reclaim(self, held: list[int]) -> None:
         """Give back what was claimed for this worker and is neither held nor has ended."""
         known = BigintArray.of([*held, *self.ended.tokens(), *self.again.tokens()])
-        self._send("reclaim", self._sql.reclaim, [self.worker_id, known])
+        params: list[Param] = [self.worker_id, known]
+        self._send("reclaim", self._sql.reclaim, params, on_refused=self._begin_anew)
 
     def register(self) -> None:
         """Enter this worker into the table of workers; its lease starts."""
@@ -484,7 +485,6 @@ class Node(Session):
     def leave(self) -> None:
         """Strike this worker off; for when nothing of it runs any more."""
         if self.ready and self.worker_id is not None:
-            self.offers.withdraw(self.worker_id)
             self._reclaim([])  # what a killed pool process may have claimed, or was handed over now
             self._send("leave", self._sql.leave, [self.worker_id])
             self._left = True

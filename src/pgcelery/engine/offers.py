@@ -63,28 +63,23 @@ class Offers:
         self._send = send
         self._flying = flying
         self._idle = idle
+        self._allowed = config.offers
         self._lives_s = config.heartbeat_s * _BEATS
         self._channel = ""
         self._stands = False  # it is known to others that this connection lives
         self._made: dict[int, int] = {}  # queues of offers that may be there, by token
         self._renew = False
 
-    def connected(self, me: int | None) -> None:
-        """Listen on a new connection; what was offered on the one before is taken back.
-
-        It is to be followed by a reclaim: what was handed to the other connection is lost with it.
-        """
-        self._forget()
+    def connected(self) -> None:
+        """Listen on a new connection. A reclaim takes back what was offered on the one before."""
+        self._made.clear()
+        self._stands = self._renew = False
         self._channel = f"pgcelery.{uuid.uuid4().hex}"
-        if me is not None:
-            self.withdraw(me)
+        if not self._allowed:
+            return
         listen = Statement(b"hear", f'listen "{self._channel}"'.encode(), ())
         self._send("hear", listen, [], lambda rows: None)
         self._send("stand", self._sql.stand, [self._channel], self._stood)
-
-    def _forget(self) -> None:
-        self._made.clear()
-        self._stands = self._renew = False
 
     def _stood(self, rows: Rows) -> None:
         self._stands = rows[0][0] == b"\1"

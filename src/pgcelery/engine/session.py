@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import AWAY, OVERTAKEN
@@ -132,6 +133,10 @@ class Session:
 
         self._flying.add(key)
         self._guard(lambda: self.link.send(statement, params, answered, refused), time.monotonic())
+
+    def _begin_anew(self, state: str) -> NoReturn:
+        """Give the connection up, as the server refused what all else on it builds on."""
+        raise DatabaseUnavailable(f"what has to come first was refused ({state})")
 
     def _outlive(self, outlive: Statement) -> None:
         """End the connections before: what they still do must not come after what is said now."""

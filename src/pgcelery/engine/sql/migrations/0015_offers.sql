@@ -13,3 +13,4 @@ create unlogged table pgcelery.offers (
 
 -- install functions/offer_v1.sql
 -- install functions/enqueue_one_v2.sql
+-- install functions/reclaim_v3.sql

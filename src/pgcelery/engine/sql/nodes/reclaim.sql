@@ -1,2 +1,2 @@
 -- After a reconnect: give back what was claimed in an answer that never came; queues that got work.
-select unnest(pgcelery.reclaim_v2($1, $2))
+select unnest(pgcelery.reclaim_v3($1, $2))

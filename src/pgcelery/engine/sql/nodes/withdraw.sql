@@ -1,3 +1,3 @@
--- Take back what this worker has offered. It waits for those who are taking an offer: once this has been
--- answered, what was handed to it is committed.
-delete from pgcelery.offers where worker_id = $1
+-- Take back what this worker has offered, but for what is being taken.
+delete from pgcelery.offers
+where ctid = any (array(select o.ctid from pgcelery.offers o where o.worker_id = $1 for update skip locked))
