@@ -37,6 +37,9 @@ class Terms(NamedTuple):
     queues: tuple[tuple[int, str], ...]  #: that it serves, by id
     barred: tuple[str, ...] = ()  #: names of what is not to be claimed
     serves: bool = False  #: it may also claim what waits for nobody, from all of these queues
+    ends: bool = (
+        False  #: nothing waits, so that the outcome of a short job need not wait for others
+    )
 
 
 class Step(NamedTuple):
@@ -46,6 +49,7 @@ class Step(NamedTuple):
     job: Job | None  #: None after the last of a row
     spare: int  #: token of the next claim
     news: tuple[tuple[int, str | None, int | None, str | None], ...] = ()  #: see `Recorded`
+    more: bool = False  #: jobs wait in the node's queues
 
 
 class AnswerLost(Exception):  # noqa: N818 - says what happened
@@ -84,9 +88,9 @@ class Relay:
         self._relay = Statement(b"relay", text, (*oids, TextArray.oid))
         self._serve = Statement(b"serve", load("nodes/serve", config.schema), oids)
         self._turn = 0
-        self._end = Statement(
-            b"end", load("nodes/end", config.schema), (_INT8, _TEXT, _BYTEA, _FLOAT8)
-        )
+        of_end = (_INT8, _TEXT, _BYTEA, _FLOAT8, IntegerArray.oid)
+        self._end = Statement(b"end", load("nodes/end", config.schema), of_end)
+        self._late = Statement(b"tell_late", load("nodes/tell_late", config.schema), (_TEXT,))
         self._notify = Statement(b"tell", load("nodes/tell", config.schema), (_TEXT, _TEXT))
         self._reserve = Statement(b"reserve", load("nodes/reserve", config.schema), ())
 
@@ -207,15 +211,20 @@ class Relay:
         self._spare = _int(cells[6])
         return Step(outcome, claimed, self._spare)
 
-    def end(self, job: Job, outcome: Outcome) -> Step | None:
+    def end(self, job: Job, outcome: Outcome, terms: Terms) -> Step | None:
         """Record a completed run that nobody waits for; returns and raises what `step` does."""
         assert self._spare is not None
-        params: list[Param] = [job.token, job.id, outcome.result, outcome.ttl_s]
-        cells = self._ask(self._end, params, time.monotonic())
+        self._heed(terms)
+        params: list[Param] = [job.token, job.id, outcome.result, outcome.ttl_s, self._arrays[0]]
+
+        def meanwhile() -> None:
+            self._link.send(self._late, [job.id], _done, _done)
+
+        cells = self._ask(self._end, params, time.monotonic(), meanwhile)
         if cells is None or cells[0] != b"\1":
             return None
         self._tell(outcome, cells[1])
-        return Step(outcome, None, self._spare)
+        return Step(outcome, None, self._spare, more=cells[2] == b"\1")
 
     def serve(self, job: Job, outcome: Outcome, terms: Terms) -> Step | None:
         """Record a completed run that nobody waits for and claim the next job of the queues.

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 How = Literal["warm", "cold"]
 _FAREWELL_S = 10.0  # how long a stopping worker tries to record its last outcomes
+_FEW_QUEUES = 16  # of which a pool process may look for jobs whenever one has ended
 _STALE_S = 1.0  # jobs queued behind others for longer go back, for other workers to take
 
 
@@ -326,6 +327,8 @@ class Worker:
                     self._node.spread(outcome_rows(what.news), satisfied=False, now=now)
                 if what.job is not None:
                     self._begun([what.job])
+                elif what.more:
+                    self._node.wake()
                 continue
             if isinstance(what, Cut):
                 self._tokens.pop(what.job.id, None)
@@ -351,7 +354,8 @@ class Worker:
             assert node.worker_id is not None
             rated, plain = self._throttle.names, node.territory.plain
             serves = node.appetite.backlog and plain and not rated
-            terms = Terms(node.worker_id, node.territory.served, rated, serves)
+            ends = not node.appetite.backlog and len(node.territory.served) <= _FEW_QUEUES
+            terms = Terms(node.worker_id, node.territory.served, rated, serves, ends)
         else:
             terms = None
         if terms != self._allowed:

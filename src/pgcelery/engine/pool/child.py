@@ -18,7 +18,8 @@ last one of such a row it records too. The parent knows from `SPARE`, or from wh
 last claim, which token the next one will have.
 
 Where children hold one job at a time, and the terms say so, it does the same after a short job that
-nobody waits for, and claims the next one of the queues.
+nobody waits for, and claims the next one of the queues. Where nothing waits in the queues, the
+first few children record short jobs by themselves: there is no company for an outcome to wait for.
 
 A child never outlives its parent
 ---------------------------------
@@ -89,6 +90,10 @@ BYE = b"B"  #: the child will end, with the reason
 RUN = ord("1")
 
 _SHORT_NS = 20_000_000  # of a run: the way to the node and back is nothing beside a longer one
+_ENDING = (
+    4  # children that record by themselves what nobody waits for; each has a connection for it
+)
+_SETTLED = 3  # jobs after which a child does so
 _LEAVE_S = 0.1  # that claims are left to the node when there was none to be made
 
 _PR_SET_PDEATHSIG = 1
@@ -163,6 +168,7 @@ class Child:
         self._page = birth.page
         self._wear = wear
         self._pid = os.getpid()
+        self._may_end = birth.slot < _ENDING
         self._token = 0  # of the run that began last
         self._followed = 0  # of the run that the child claimed last
         self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
@@ -228,10 +234,10 @@ class Child:
                 return reason
             following = None
             chained = job.awaited or job.token == self._followed
-            serves = not chained and took_ns < _SHORT_NS and self._serves()
+            alone = not chained and took_ns < _SHORT_NS and (self._serves() or self._ends())
             if isinstance(outcome, Recorded):
                 self._say(WENT_ON, dump_step(Step(outcome.outcome, None, 0, outcome.news)), took_ns)
-            elif self._relay is not None and (chained or serves) and not reason:
+            elif self._relay is not None and (chained or alone) and not reason:
                 following = self._go_on(self._relay, job, outcome, took_ns)
             else:
                 self._say(OUTCOME, dump_outcome(outcome), took_ns)
@@ -258,8 +264,9 @@ class Child:
                     step = relay.serve(job, outcome, terms)
                     if step is None:
                         self._serve_at = time.monotonic() + _LEAVE_S
-                if step is None and not job.awaited and job.token == self._followed:
-                    step = relay.end(job, outcome)
+                ends = job.token == self._followed or self._ends()
+                if step is None and ends and not job.awaited:
+                    step = relay.end(job, outcome, terms)
             except AnswerLost:
                 kind = UNSURE if job.awaited or terms.serves else OUTCOME
         if step is None:
@@ -278,6 +285,10 @@ class Child:
     def _serves(self) -> bool:
         terms = self._page.terms()
         return terms is not None and terms.serves and time.monotonic() >= self._serve_at
+
+    def _ends(self) -> bool:
+        terms = self._page.terms()
+        return self._may_end and self._done >= _SETTLED and terms is not None and terms.ends
 
     def _prepare(self, job: Job) -> None:
         """Open a job while the database claims it; if that fails it fails once it is claimed."""
@@ -354,13 +365,13 @@ class Child:
 def dump_step(step: Step) -> bytes:
     """Encode a step for the socket."""
     job = None if step.job is None else tuple(step.job)
-    return marshal.dumps((dump_outcome(step.outcome), job, step.spare, step.news))
+    return marshal.dumps((dump_outcome(step.outcome), job, step.spare, step.news, step.more))
 
 
 def load_step(data: bytes) -> Step:
     """Decode what `dump_step` made."""
-    outcome, job, spare, news = marshal.loads(data)
-    return Step(load_outcome(outcome), None if job is None else Job(*job), spare, news)
+    outcome, job, spare, news, more = marshal.loads(data)
+    return Step(load_outcome(outcome), None if job is None else Job(*job), spare, news, more)
 
 
 def _peak_memory_kib() -> int:
