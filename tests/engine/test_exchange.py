@@ -116,8 +116,9 @@ def test_an_interrupted_enqueue_is_cancelled(
 
 def telling(client: Client, text: bytes) -> None:
     """Have another statement wake the workers."""
-    tell = Statement(b"told otherwise", text, client._sql.tell.oids)
-    client._sql = client._sql._replace(tell=tell, tell_of_one=tell)
+    oids = client._sql.tell_of_one.oids
+    tell = Statement(b"told otherwise", text + b" where $3::text <> ''", oids)
+    client._sql = client._sql._replace(tell_of_one=tell)
     client._told_at.clear()
 
 

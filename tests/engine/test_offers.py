@@ -17,12 +17,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, Job, NewJob, Outcome, State
+from pgcelery.engine import Client, Gate, Job, NewJob, Outcome, State
 from pgcelery.engine.database import load
 from pgcelery.engine.pool import ThreadPool
 from tests.support.jobs import Recorder, new_job, running
 from tests.support.nodes import SimNode, call, connect
-from tests.support.relays import rows
+from tests.support.relays import chain_of, rows
 from tests.support.wait import wait_for
 
 CHANNEL = "pgcelery.a-node-of-these-tests"
@@ -413,3 +413,31 @@ def test_a_worker_that_may_not_or_cannot_offers_nothing(
             client.enqueue([job := new_job()])
             assert client.wait([job.id], 10)[job.id].state is State.COMPLETED
             assert offers(dsn) == []
+
+
+def test_the_first_of_jobs_that_wait_for_one_another_is_handed_over(
+    client: Client, dsn: str, node: Offering
+):
+    node.stand()
+    (token,) = node.offer()
+    jobs = chain_of(["a", "b", "c"])
+    assert client.enqueue(jobs) == {}
+    (heard,) = node.heard()
+    assert heard[:2] == [token, "a"]
+    assert heard[6] == 1
+    assert rows(dsn, "select token, job_id, flags from pgcelery.running") == [(token, "a", 1)]
+    assert [where(dsn, job.id) for job in jobs] == [["running"], [], []]
+
+
+@pytest.mark.parametrize(
+    "options", [{"delay_s": 60.0}, {"gates": (Gate("k", slots=1),)}], ids=["a time", "a slot"]
+)
+def test_a_first_one_that_waits_for_something_is_not(
+    client: Client, dsn: str, node: Offering, options: dict[str, Any]
+):
+    node.stand()
+    kept = node.offer()
+    first, second = new_job(awaited=True, **options), new_job()
+    client.enqueue([first, second._replace(parents=(first.id,))])
+    assert where(dsn, first.id) != ["running"]
+    assert offers(dsn) == kept

@@ -127,7 +127,7 @@ def secured(server_dsn: str) -> Iterator[Secured]:
 
 PRODUCERS = {
     "enqueue", "enqueue_one", "cancel", "intern", "intern_place", "open_latch", "close_latch",
-    "drop_latch", "fetch", "failures", "await", "forget", "keep",
+    "drop_latch", "fetch", "failures", "await", "forget", "hand", "keep",
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from pgcelery.engine.config import EngineConfig
 from pgcelery.engine.database import Connections, load
 from pgcelery.engine.ears import Ears
 from pgcelery.engine.errors import InvalidJob
-from pgcelery.engine.exchange import Connection, Request
+from pgcelery.engine.exchange import Connection
 from pgcelery.engine.failpoint import failpoint
 from pgcelery.engine.inside import Inside
 from pgcelery.engine.job import NewJob, State
@@ -47,6 +47,7 @@ from pgcelery.engine.workflows import Workflows
 
 _BATCH = 1000  # jobs in one statement of an enqueue
 _NOBODY = TextArray.of([])
+_TRUE = b"\1"
 _EXISTED, _HANDED = b"\0\1", b"\0\2"  # answers of enqueue_one_v2
 
 
@@ -172,13 +173,32 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
     def _enqueue_all(
         self, jobs: Sequence[NewJob], queue_ids: dict[QueueKey, int]
     ) -> dict[str, str]:
-        tells = self._tells({queue_ids[queue_key(job)] for job in jobs if not job.parents})
-        if len(jobs) <= _BATCH or any(job.parents for job in jobs):
-            return self._enqueue_at_once(jobs, queue_ids, tells)
-        existing = self._enqueue_many(load("jobs/enqueue", self.config.schema), jobs, queue_ids)
+        roots = [job for job in jobs if not job.parents]
+        if len(roots) == 1:
+            return self._enqueue_led(jobs, queue_ids, roots[0])
+        tells = self._tells({queue_ids[queue_key(job)] for job in roots})
+        if len(jobs) <= _BATCH or len(roots) < len(jobs):
+            insert = (self._sql.enqueue, columns(jobs, queue_ids))
+            ((existing, holders),) = self._connections.ask(insert, *tells)
+            return _pairs(existing, holders)
+        existed = self._enqueue_many(load("jobs/enqueue", self.config.schema), jobs, queue_ids)
         for tell in tells:
             self._connections.ask(tell)
-        return existing
+        return existed
+
+    def _enqueue_led(
+        self, jobs: Sequence[NewJob], queue_ids: Mapping[QueueKey, int], first: NewJob
+    ) -> dict[str, str]:
+        """Do it for jobs of which one waits for no other, and may be handed to a worker."""
+        queue_id = queue_ids[queue_key(first)]
+        tells = self._tells((queue_id,), but_for=first.id)
+        params = [first.id.encode(), queue_id.to_bytes(4, "big"), *columns(jobs, queue_ids)]
+        ((existing, holders, handed),) = self._connections.ask(
+            (self._sql.enqueue_led, params), *tells
+        )
+        if handed == _TRUE:  # nobody was told
+            self._told_at.pop(queue_id, None)
+        return _pairs(existing, holders)
 
     def _enqueue_one(self, job: NewJob) -> dict[str, str]:
         """Do the same for the job that is sent all day."""
@@ -187,23 +207,11 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
         if queue_id is None:
             queue_id = self.intern_places((key,))[key]
         insert = (self._sql.enqueue_one, of_plain(job, queue_id))
-        tells = self._tells((queue_id,), of_one=True)
+        tells = self._tells((queue_id,), but_for=job.id)
         ((answer,),) = self._connections.ask(insert, *tells)
         if answer == _HANDED:  # nobody was told
             self._told_at.pop(queue_id, None)
         return {job.id: job.id} if answer == _EXISTED else {}
-
-    def _enqueue_at_once(
-        self, jobs: Sequence[NewJob], queue_ids: Mapping[QueueKey, int], tells: Sequence[Request]
-    ) -> dict[str, str]:
-        """Insert, and wake workers once that has committed, in one round trip."""
-        insert = (self._sql.enqueue, columns(jobs, queue_ids))
-        ((existing, holders),) = self._connections.ask(insert, *tells)
-        if existing == _NOBODY:
-            return {}
-        return dict(
-            zip(TextArray.read(existing or b""), TextArray.read(holders or b""), strict=True)
-        )
 
     def _enqueue_many(
         self, query: bytes, jobs: Sequence[NewJob], queue_ids: dict[QueueKey, int]
@@ -385,3 +393,9 @@ def _existing(rows: Sequence[TupleRow]) -> dict[str, str]:
     if not rows:
         raise InvalidJob("the database answered nothing to an enqueue")
     return dict(zip(*rows[0], strict=True))
+
+
+def _pairs(existing: bytes | None, holders: bytes | None) -> dict[str, str]:
+    if existing == _NOBODY:
+        return {}
+    return dict(zip(TextArray.read(existing or b""), TextArray.read(holders or b""), strict=True))

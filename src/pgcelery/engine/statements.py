@@ -125,6 +125,7 @@ class Statements(NamedTuple):
     listen: Statement
     enqueue: Statement
     enqueue_one: Statement
+    enqueue_led: Statement
     tell_of_one: Statement
     offer: Statement
     withdraw: Statement
@@ -194,7 +195,8 @@ def statements(schema: str) -> Statements:
         listen=Statement(b"listen", f'listen "{quoted}"'.encode(), ()),
         enqueue=of_client("jobs/enqueue", *_JOB_COLUMNS),
         enqueue_one=of_client("jobs/enqueue_one", *_ONE_JOB),
-        tell_of_one=of_client("jobs/tell_of_one", _TEXT, _TEXT),
+        enqueue_led=of_client("jobs/enqueue_led", _TEXT, _INT4, *_JOB_COLUMNS),
+        tell_of_one=of_client("jobs/tell_of_one", _TEXT, _TEXT, _TEXT),
         offer=make("offer", _INT4, _TEXT, IntegerArray.oid, _INT4, _FLOAT8),
         withdraw=make("withdraw", _INT4),
         stand=make("stand", _TEXT),

@@ -22,18 +22,20 @@ class Telling:
         _sql: Statements
         _told_at: dict[int, float]
 
-    def _tells(self, queue_ids: Collection[int], *, of_one: bool = False) -> list[Request]:
+    def _tells(self, queue_ids: Collection[int], *, but_for: str | None = None) -> list[Request]:
         """Wake the workers of queues, but for those which this process woke a moment ago.
 
-        With `of_one` only if no worker was given the one job that was sent just before; a
-        transaction pooler may have sent that elsewhere.
+        None if the one job that the statement before enqueued, `but_for`, was handed to a worker.
+        A transaction pooler may have sent that statement elsewhere.
         """
         now = time.monotonic()
         due = [one for one in queue_ids if now - self._told_at.get(one, 0.0) >= _TELL_EVERY_S]
         self._told_at.update(dict.fromkeys(due, now))
         channel = self.config.schema.encode()
-        tell = self._sql.tell_of_one if of_one and self.config.listen else self._sql.tell
-        return [(tell, (channel, b"q%d" % queue_id)) for queue_id in due]
+        if but_for is None or not self.config.listen:
+            return [(self._sql.tell, (channel, b"q%d" % queue_id)) for queue_id in due]
+        tell, led = self._sql.tell_of_one, but_for.encode()
+        return [(tell, (channel, b"q%d" % queue_id, led)) for queue_id in due]
 
     def _telling(self, queue_id: int) -> tuple[bytes, dict[str, str]]:
         params = {"channel": self.config.schema, "payload": f"q{queue_id}"}

@@ -12,5 +12,6 @@ create unlogged table pgcelery.offers (
         autovacuum_vacuum_cost_delay = 0);
 
 -- install functions/offer_v1.sql
+-- install functions/hand_v1.sql
 -- install functions/enqueue_one_v2.sql
 -- install functions/reclaim_v3.sql

@@ -8,7 +8,7 @@ select case when not (select r.rolcanlogin from pg_roles r where r.oid = n.nspow
            or exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
                       where a.grantee = 0)
            or (not p.prosecdef and p.proname ~
-               '^(enqueue|enqueue_one|cancel|intern|intern_place|open_latch|close_latch|drop_latch|fetch|failures|await|forget|keep)_v[0-9]+$')))
+               '^(enqueue|enqueue_one|cancel|intern|intern_place|open_latch|close_latch|drop_latch|fetch|failures|await|forget|hand|keep)_v[0-9]+$')))
     end
 from pg_namespace n
 where n.nspname = %(schema)s;

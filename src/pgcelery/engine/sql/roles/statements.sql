@@ -16,7 +16,7 @@ with given as (
 ), functions as (
     select p.oid::regprocedure::text as name, pg_get_userbyid(p.proowner) as owner,
            p.prosecdef as definer, p.provolatile,
-           p.proname ~ '^(enqueue|enqueue_one|cancel|intern|intern_place|open_latch|close_latch|drop_latch|fetch|failures|await|forget|keep)_v[0-9]+$'
+           p.proname ~ '^(enqueue|enqueue_one|cancel|intern|intern_place|open_latch|close_latch|drop_latch|fetch|failures|await|forget|hand|keep)_v[0-9]+$'
                as for_producers
     from pg_proc p, given g
     where p.pronamespace = to_regnamespace(quote_ident(g.schema))
