@@ -116,7 +116,7 @@ def test_where_there_are_places_the_node_claims(client: Client, notes: Notes):
         client.enqueue(jobs_of(IDS))
         for one in IDS:
             assert client.wait([one], 10)
-        assert pool.relayed() == []
+        assert claimed_by_itself(pool) == []
 
 
 def test_each_queue_has_its_turn(client: Client, notes: Notes):

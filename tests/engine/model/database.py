@@ -267,7 +267,9 @@ class Session:
 
     def end(self, ending: Ending) -> bool:
         one = ending.outcome()
-        (cells,) = self.ask(self.engine.end, [one.token, one.id, one.result, one.ttl_s])
+        (cells,) = self.ask(
+            self.engine.end, [one.token, one.id, one.result, one.ttl_s, IntegerArray.of([])]
+        )
         return cells[0] == b"\1"
 
     def record(self, ending: Ending) -> bool:
