@@ -266,8 +266,7 @@ class Connections:
             slots.get(timeout=None if timeout_s is None else max(0.0, timeout_s))
         except Empty:
             raise PoolTimeout(
-                f"all {self._config.pool_size} database connections were in use"
-                f" for {timeout_s} s"
+                f"all {self._config.pool_size} database connections were in use for {timeout_s} s"
             ) from None
         try:
             while self._idle:

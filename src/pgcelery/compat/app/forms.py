@@ -83,7 +83,7 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
         kombu.exceptions.EncodeError: The serializer cannot say them.
         kombu.exceptions.OperationalError: The database cannot be reached.
     """
-    if _task_stack.stack or _is_heard() or not _is_ordinary(task, app):
+    if _task_stack.stack or not _is_ordinary(task, app):
         return None
     *settings, retry, policy = app.conf.several(_SETTINGS)
     ignored = task.ignore_result
@@ -100,7 +100,8 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     if form.head is None:
         return None
     task._check_call(args, kwargs)
-    check_arguments(args, kwargs)
+    if type(args) is not tuple or type(kwargs) is not dict:
+        check_arguments(args, kwargs)
     args, kwargs = args or (), kwargs or {}
     kind, encoding, body, _ = dump((args, kwargs, EMBED), form.serializer)
     if (kind, encoding) != form.kinds:
@@ -120,18 +121,14 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     return result
 
 
-def _is_heard() -> bool:
-    return bool(
+def _is_ordinary(task: Any, app: Any) -> bool:
+    """Whether nobody is told of calls, and nothing is replaced that an application may replace."""
+    of_task, of_app = type(task), type(app)
+    return not (
         signals.before_task_publish.receivers
         or signals.after_task_publish.receivers
         or signals.task_sent.receivers
-    )
-
-
-def _is_ordinary(task: Any, app: Any) -> bool:
-    """Whether nothing is replaced that an application may replace."""
-    of_task, of_app = type(task), type(app)
-    return (
+    ) and (
         (of_task._get_exec_options, of_task.shadow_name) == of_task._hooks
         and _HOOKS.isdisjoint(vars(task))
         and task._dump_pydantic_arguments is None
