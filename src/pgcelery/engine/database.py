@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from math import inf
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -56,6 +57,7 @@ _UNAVAILABLE = (
 _TRIES = 10  # of a transaction that others got in the way of
 _AWAY_S = (0.05, 10.0)  # first and slowest pause of who waits for a database that is away
 _PAUSE_S = 0.02  # between the first two of them; then longer
+_OPEN, _IDLE = psycopg.pq.ConnStatus.OK, psycopg.pq.TransactionStatus.IDLE
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.UndefinedFunction,
@@ -218,7 +220,7 @@ class _Loan:
             if isinstance(error, DatabaseUnavailable):
                 self._conn.close()  # another one may reach a server that is well
             self._owner._give_back(self._conn)
-            self._slots.release()
+            self._slots.put(None)
         if error is not None and error is not exc:
             raise error from exc
 
@@ -233,7 +235,10 @@ class Connections:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._idle: list[Connection] = []
-        self._slots = threading.BoundedSemaphore(self._config.pool_size)
+        # A queue of tokens: unlike threading's semaphores it is written in C.
+        self._slots: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._config.pool_size):
+            self._slots.put(None)
         self._inherited: list[Connection] = getattr(self, "_inherited", [])
 
     def _survive_fork(self) -> None:
@@ -253,32 +258,29 @@ class Connections:
         """
         return _Loan(self)
 
-    def _borrow(self) -> tuple[threading.Semaphore, Connection]:
-        self._survive_fork()
-        slots = self._slots
-        if not slots.acquire(timeout=self._config.pool_timeout_s):
-            raise PoolTimeout(
-                f"all {self._config.pool_size} database connections were in use"
-                f" for {self._config.pool_timeout_s} s"
-            )
+    def _borrow(self) -> tuple[SimpleQueue[None], Connection]:
+        if self._pid != os.getpid():
+            self._survive_fork()
+        slots, timeout_s = self._slots, self._config.pool_timeout_s
         try:
-            return slots, self._take()
+            slots.get(timeout=None if timeout_s is None else max(0.0, timeout_s))
+        except Empty:
+            raise PoolTimeout(
+                f"all {self._config.pool_size} database connections were in use for {timeout_s} s"
+            ) from None
+        try:
+            while self._idle:
+                conn = self._idle.pop()
+                if conn.pgconn.status == _OPEN and (not conn.owed or _settled(conn)):
+                    return slots, conn
+            return slots, connect(self._config)
         except BaseException:
-            slots.release()
+            slots.put(None)
             raise
 
-    def _take(self) -> Connection:
-        while self._idle:
-            conn = self._idle.pop()
-            if _settled(conn):
-                return conn
-        return connect(self._config)
-
     def _give_back(self, conn: Connection) -> None:
-        if conn.closed:
-            return
         status = conn.pgconn.transaction_status
-        if conn.owed or status == psycopg.pq.TransactionStatus.IDLE:
+        if status == _IDLE or (conn.owed and not conn.closed):
             self._idle.append(conn)
         else:
             conn.close()
@@ -302,6 +304,19 @@ class Connections:
     def ask(self, first: Request, *others: Request) -> Rows:
         """Do the same by `exchange`, for what is sent all day."""
         prepare = self._config.listen
+        if self._pid != os.getpid():
+            self._survive_fork()
+        reused = bool(self._idle)
+        try:  # at first with as few frames as can be
+            with _Loan(self) as conn:
+                return exchange(conn, first, *others, prepare=prepare)
+        except PoolTimeout:
+            raise
+        except DatabaseUnavailable as exc:
+            if not _overtaken(exc):
+                if not reused:
+                    raise
+                self.drop_idle()
         return self._insisting(lambda conn: exchange(conn, first, *others, prepare=prepare))
 
     def ask_both(self, first: Request, second: Request) -> tuple[Rows, Rows]:

@@ -25,6 +25,11 @@ _THROWN_AWAY = psycopg.errors.InvalidSqlStatementName  # prepared once, and gone
 _TEXTUAL = (25,)  # types of parameters that are handed over as they are said: text
 _CANCEL_S = 2.0
 
+# Enumerations' members, which take longer to look up where they are used.
+_BAD, _BINARY = pq.ConnStatus.BAD, pq.Format.BINARY
+_TUPLES, _DONE = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
+_FATAL, _SYNC = pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_SYNC
+
 Request = tuple[Statement, Sequence[bytes | None]]
 
 
@@ -82,9 +87,7 @@ def settle(conn: Connection) -> list[Rows]:
         _interrupted(conn, exc)
         raise
     owed, conn.owed = conn.owed, ()
-    for request, results in zip(owed, answers, strict=True):
-        _note(conn, request, results)
-    return [_rows(results) for results in answers]
+    return [_read(conn, *pair)[0] for pair in zip(owed, answers, strict=True)]
 
 
 def _interrupted(conn: Connection, exc: BaseException) -> None:
@@ -108,29 +111,30 @@ def _once(conn: Connection, requests: tuple[Request, ...], prepare: bool) -> Row
         conn.owed = requests[1:]
         if not conn.owed:
             pg.exit_pipeline_mode()
-    error = _note(conn, first, results)
+    rows, error = _read(conn, first, results)
     if error is not None:
         raise error
-    return _rows(results)
+    return rows
 
 
-def _rows(results: list[pq.abc.PGresult]) -> Rows:
-    return next((cells(one) for one in results if one.status == pq.ExecStatus.TUPLES_OK), [])
-
-
-def _note(
+def _read(
     conn: Connection, request: Request, results: list[pq.abc.PGresult]
-) -> psycopg.Error | None:
-    """Note whether a statement is prepared now; give its refusal."""
+) -> tuple[Rows, psycopg.Error | None]:
+    """Give the rows of a statement, or its refusal; note whether it is prepared now."""
+    rows: Rows = []
     for result in results:
-        if result.status == pq.ExecStatus.COMMAND_OK:
+        status = result.status
+        if status == _TUPLES:
+            alone = result.ntuples == result.nfields == 1  # as what is asked all day answers
+            rows = [[result.get_value(0, 0)]] if alone else cells(result)
+        elif status == _DONE:
             conn.known.add(request[0].name)
-        elif result.status == pq.ExecStatus.FATAL_ERROR:
+        elif status == _FATAL:
             error = psycopg.errors.error_from_result(result, encoding=conn.info.encoding)
             if isinstance(error, _THROWN_AWAY):
                 conn.known.discard(request[0].name)
-            return error
-    return None
+            return [], error
+    return rows, None
 
 
 def _send(
@@ -141,9 +145,9 @@ def _send(
     if prepare:
         if name not in conn.known:
             pg.send_prepare(name, statement.text, oids)
-        pg.send_query_prepared(name, params, formats, result_format=pq.Format.BINARY)
+        pg.send_query_prepared(name, params, formats, result_format=_BINARY)
     else:
-        pg.send_query_params(statement.text, params, oids, formats, result_format=pq.Format.BINARY)
+        pg.send_query_params(statement.text, params, oids, formats, result_format=_BINARY)
 
 
 @cache
@@ -158,27 +162,35 @@ def _answers(pg: pq.abc.PGconn, count: int | None) -> list[list[pq.abc.PGresult]
         pg: The connection.
         count: Of how many statements in the pipeline; None for a single one without.
     """
-    waiting = select.poll()
-    waiting.register(pg.socket, select.POLLIN)
     answers: list[list[pq.abc.PGresult]] = [[]]
-    while pg.flush():
-        waiting.modify(pg.socket, select.POLLIN | select.POLLOUT)
-        waiting.poll()
-        pg.consume_input()
-    waiting.modify(pg.socket, select.POLLIN)
+    if pg.flush():
+        _flush(pg)
+    waiting = None
     while True:
         while pg.is_busy():
+            if waiting is None:
+                waiting = select.poll()
+                waiting.register(pg.socket, select.POLLIN)
             waiting.poll()
             pg.consume_input()
         result = pg.get_result()
         if result is None:
-            if pg.status == pq.ConnStatus.BAD:
+            if pg.status == _BAD:
                 raise psycopg.OperationalError(pg.get_error_message())
             if count is None:
                 return answers
-        elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+        elif result.status == _SYNC:
             if len(answers) == count:
                 return answers
             answers.append([])
         else:
             answers[-1].append(result)
+
+
+def _flush(pg: pq.abc.PGconn) -> None:
+    """Send what the socket does not take at once, reading what comes meanwhile."""
+    waiting = select.poll()
+    waiting.register(pg.socket, select.POLLIN | select.POLLOUT)
+    while pg.flush():
+        waiting.poll()
+        pg.consume_input()

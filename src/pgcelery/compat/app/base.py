@@ -323,6 +323,8 @@ class Celery(Parts, Brokerage):
             self, name, args, kwargs, **options
         )
 
+    _send_task = send_task  # to tell whether it is overridden
+
     def signature(self, *args: Any, **kwargs: Any) -> Any:
         """Make a signature that is bound to this app."""
         return self._canvas.signature(*args, **{**kwargs, "app": self})

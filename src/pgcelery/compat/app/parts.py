@@ -136,9 +136,11 @@ class Parts:
     @property
     def thread_oid(self) -> str:
         """An id of this app in this thread."""
-        if not hasattr(self._local, "oid"):
-            self._local.oid = str(oid_from(self, threads=True))
-        return str(self._local.oid)
+        try:
+            return self._local.oid  # type: ignore[no-any-return]
+        except AttributeError:
+            oid = self._local.oid = str(oid_from(self, threads=True))
+            return oid
 
     def workflow(self, id: Any, *, limit: int | None = 10_000) -> Workflow:
         """Look at a whole workflow; ours, not Celery's.

@@ -19,10 +19,10 @@ from pgcelery.engine import NewJob
 
 __all__ = ("Draft", "draft")
 
-_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 #: Types of values that are the same whenever they are equal.
-_VALUES = frozenset((type(None), str, int, float, bool))
+VALUES = frozenset((type(None), str, int, float, bool))
 _TEXT = (str, type(None))
 
 #: Options that have blanks of their own in a head, or are where it goes to.
@@ -109,7 +109,7 @@ def draft(
     said = (shape.name, os.getpid(), mode, *limits, *rest.values())
     types = tuple(map(type, said))
     blanks = _blanks(app, shape.id, options)
-    if blanks is None or not _VALUES.issuperset(types):
+    if blanks is None or not VALUES.issuperset(types):
         return None
     destinations = app.amqp.resolve_queue(options)
     if len(destinations) != 1:
@@ -117,7 +117,7 @@ def draft(
     ((queue, info),) = destinations
     exchange, routing_key = info["exchange"], info["routing_key"]
     args, kwargs = args or (), kwargs or {}
-    kind, encoding, body, _ = dump((args, kwargs, _EMBED), rest.get("serializer") or serializer)
+    kind, encoding, body, _ = dump((args, kwargs, EMBED), rest.get("serializer") or serializer)
     blanks["argsrepr"] = quote(repr_args(app, args, 1024))
     blanks["kwargsrepr"] = quote(repr_kwargs(app, kwargs, 1024))
     blanks["exchange"], blanks["routing_key"] = quote(exchange), quote(routing_key)

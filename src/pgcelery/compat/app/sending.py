@@ -437,14 +437,16 @@ def insert(
             return {job_id: job_id for job_id in app.engine.close_latch(closes, jobs)}
         return dict(app.engine.enqueue(jobs, conn=conn))
 
-    existing: dict[str, str]
-
-    if conn is None and (app.conf.task_publish_retry if retry is None else retry):
+    try:
+        existing = enqueue()
+    except DatabaseUnavailable as exc:
+        again = app.conf.task_publish_retry if retry is None else retry
+        if conn is not None or not again:
+            raise OperationalError(str(exc)) from exc
         policy = retry_policy or app.conf.task_publish_retry_policy
-        existing = reached(_retrying, enqueue, policy)
-    else:
-        existing = reached(enqueue)
-    tell_existing(existing)
+        existing = reached(_retried, enqueue, policy, exc)
+    if existing:
+        tell_existing(existing)
     return existing
 
 
@@ -465,18 +467,16 @@ def reached(call: Callable[..., Any], *args: Any) -> Any:
         raise OperationalError(str(exc)) from exc
 
 
-def _retrying(enqueue: Any, policy: Mapping[str, Any]) -> Any:
-    try:
-        return enqueue()
-    except DatabaseUnavailable:
-        tries = policy.get("max_retries")
-        if tries is not None and tries <= 0:
-            raise
-        return retry_over_time(
-            enqueue,
-            (DatabaseUnavailable,),
-            max_retries=None if tries is None else tries - 1,
-            interval_start=policy.get("interval_start", 0),
-            interval_step=policy.get("interval_step", 0.2),
-            interval_max=policy.get("interval_max", 1),
-        )
+def _retried(enqueue: Any, policy: Mapping[str, Any], exc: DatabaseUnavailable) -> Any:
+    """Try it again, after `exc`."""
+    tries = policy.get("max_retries")
+    if tries is not None and tries <= 0:
+        raise exc
+    return retry_over_time(
+        enqueue,
+        (DatabaseUnavailable,),
+        max_retries=None if tries is None else tries - 1,
+        interval_start=policy.get("interval_start", 0),
+        interval_step=policy.get("interval_step", 0.2),
+        interval_max=policy.get("interval_max", 1),
+    )

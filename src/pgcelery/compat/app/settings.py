@@ -11,6 +11,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any, cast
 
 from pgcelery.compat import dsn
@@ -59,8 +61,12 @@ def _names_of(key: str, prefix: str | None) -> tuple[str, ...]:
 
 
 @lru_cache(64)
-def _names_of_all(keys: tuple[str, ...], prefix: str | None) -> list[tuple[str, ...]]:
-    return [_names_of(key, prefix) for key in keys]
+def _names_of_all(
+    keys: tuple[str, ...], prefix: str | None
+) -> tuple[list[tuple[str, ...]], frozenset[str], itemgetter[tuple[Any, ...]]]:
+    """Give their names, the same in one set, and what reads all of them by the likeliest name."""
+    each = [_names_of(key, prefix) for key in keys]
+    return each, frozenset(chain(*each)), itemgetter(*(names[0] for names in each))
 
 
 class Settings(AttributeDictMixin, MutableMapping[str, Any]):
@@ -183,14 +189,23 @@ class Settings(AttributeDictMixin, MutableMapping[str, Any]):
         return _NOT_SET
 
     def several(self, keys: tuple[str, ...]) -> list[Any]:
-        """Read settings at once, each as ``self.get(key)`` does."""
+        """Read two or more settings at once, each as ``self.get(key)`` does."""
         state = self.__dict__
         if state["_load"] is not None:
             self.finalize()
-        changes = state["changes"]
-        maps = [each for each in (changes, *state["defaults"]) if each or type(each) is not dict]
+        every, all_names, read = _names_of_all(keys, state["prefix"])
+        maps = [
+            each
+            for each in (state["changes"], *state["defaults"])
+            if type(each) is not dict or not each.keys().isdisjoint(all_names)
+        ]
+        if len(maps) == 1 and type(maps[0]) is dict:  # none of them is set, mostly
+            try:
+                return list(read(maps[0]))
+            except KeyError:
+                pass  # it has some by another name
         found = []
-        for names in _names_of_all(keys, state["prefix"]):
+        for names in every:
             value = _NOT_SET
             for mapping in maps:
                 for name in names:

@@ -114,6 +114,7 @@ class Task(_Typed[P, R]):
     _app: Any = None
     _backend: Any = None
     _exec_options: dict[str, Any] | None = None
+    _form: Any = None
     _dump_pydantic_arguments: Any = None
 
     from_config: Any = FROM_CONFIG
@@ -221,19 +222,21 @@ class Task(_Typed[P, R]):
             ValueError: The soft time limit is longer than the hard one.
             kombu.exceptions.OperationalError: The database cannot be reached.
         """
+        app = self._get_app()
+        if not options and task_id is link is link_error is shadow is None:
+            sent = app._part("pgcelery.compat.app.forms").send(self, app, args, kwargs)
+            if sent is not None:
+                return sent  # type: ignore[no-any-return]
         own = self._get_exec_options()
         soft, hard = own["soft_time_limit"], own["time_limit"]
         if soft and hard and soft > hard:
             raise ValueError("soft_time_limit must be less than or equal to time_limit")
-        check = getattr(self, "__header__", None) if self.typing else None
-        if check is not None:
-            check(*(args or ()), **(kwargs or {}))
+        self._check_call(args, kwargs)
         shadow = shadow or self.shadow_name(args, kwargs, options)
         options = {**own, **options}
         if self._dump_pydantic_arguments is not None and options.get("serializer") != "pickle":
             args, kwargs = self._dump_pydantic_arguments(args, kwargs)
         options.setdefault("ignore_result", self.ignore_result)
-        app = self._get_app()
         links = {"task_id": task_id, "link": link, "link_error": link_error, "producer": producer}
         if app.conf["task_always_eager"]:
             return eager.apply_always(self, args, kwargs, **links, **options)  # type: ignore[no-any-return]
@@ -393,6 +396,15 @@ class Task(_Typed[P, R]):
 
     def _get_exec_options(self) -> dict[str, Any]:
         return {name: getattr(self, name, None) for name in EXEC_OPTIONS}
+
+    def _check_call(self, args: Any, kwargs: Any) -> None:
+        """Raise TypeError if the arguments do not fit the function."""
+        check = getattr(self, "__header__", None) if self.typing else None
+        if check is not None:
+            check(*(args or ()), **(kwargs or {}))
+
+    #: These, as they are unless an application overrides them; see `forms`.
+    _hooks = _get_exec_options, TaskHooks.shadow_name
 
     @property
     def __name__(self) -> str:

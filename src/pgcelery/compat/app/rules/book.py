@@ -134,6 +134,11 @@ class RuleBook:
                 raise
             raise type(exc)(f"{exc}. {_UNFED}") from exc
 
+    def lets_pass(self, name: str, task: Any) -> bool:
+        """Whether it is known that the task has no rules."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.task is task and entry.rules is None
+
     # -- reading
 
     def _read(self, name: str, task: Any) -> _Entry:

@@ -1,0 +1,202 @@
+"""The calls of a task that say nothing but arguments: a form that is filled in.
+
+Most calls are ``task.delay(...)``. What such a call comes to follows, but for ids and arguments,
+from settings and from what the task itself says. While all of these are the same objects as when a
+call was made in full last, its job and the head of its message are taken from that one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from json.encoder import encode_basestring_ascii as quote
+from operator import is_
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from kombu.entity import Queue
+
+from pgcelery.compat import signals
+from pgcelery.compat._state import _task_stack
+from pgcelery.compat.app import sending
+from pgcelery.compat.app.envelope import check_arguments, repr_args, repr_kwargs
+from pgcelery.compat.app.options import EXEC_OPTIONS
+from pgcelery.compat.app.plain import EMBED, VALUES
+from pgcelery.compat.app.routes import Router
+from pgcelery.compat.message import decode, head_of, join
+from pgcelery.compat.serialization import dump
+from pgcelery.compat.utils.ids import uuid
+from pgcelery.engine import NewJob
+
+__all__ = ("Form", "send")
+
+_SETTINGS = (
+    "task_default_queue",
+    "result_expires",
+    "task_always_eager",
+    "task_compression",
+    "task_send_sent_event",
+    "task_serializer",
+    "task_default_delivery_mode",
+    "task_publish_retry",
+    "task_publish_retry_policy",
+)
+
+#: What stands in a head where a blank is to be; no application says that.
+_MARK = uuid4().hex
+
+
+#: What of a task is called when it is sent, if an application has one of its own.
+_HOOKS = frozenset(("_get_exec_options", "shadow_name"))
+
+
+class Form(NamedTuple):
+    """What the calls of a task have in common.
+
+    Attributes:
+        said: All that it follows from, compared by identity: 1 and True are not the same.
+        pid: The process that it was made in, which messages name.
+        tried: Whether it is more than a note of what was said once.
+        head: Of the message, with blanks; None if calls must be made in full.
+        kinds: Content type and encoding of the body.
+        serializer: By which it is encoded.
+        job: The job of a call.
+    """
+
+    said: tuple[Any, ...]
+    pid: int
+    tried: bool = False
+    head: str | None = None
+    kinds: tuple[str, str] = ("", "")
+    serializer: str | None = None
+    job: tuple[Any, ...] = ()
+
+
+def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
+    """Send a call without options.
+
+    Returns:
+        Its `AsyncResult`; None if nothing was done, because there is no form for it.
+
+    Raises:
+        TypeError: The arguments do not fit.
+        kombu.exceptions.EncodeError: The serializer cannot say them.
+        kombu.exceptions.OperationalError: The database cannot be reached.
+    """
+    if _task_stack.stack or not _is_ordinary(task, app):
+        return None
+    *settings, retry, policy = app.conf.several(_SETTINGS)
+    ignored = task.ignore_result
+    said = _said(task, app, (ignored, *settings))
+    if said is None:
+        return None
+    form = task._form
+    if form is None or form.pid != os.getpid() or not all(map(is_, said, form.said)):
+        # Made when it is seen again: there are sources of settings that make them anew each time.
+        task._form = Form(said, os.getpid())
+        return None
+    if not form.tried:
+        task._form = form = _made(task, app, form)
+    if form.head is None:
+        return None
+    task._check_call(args, kwargs)
+    if type(args) is not tuple or type(kwargs) is not dict:
+        check_arguments(args, kwargs)
+    args, kwargs = args or (), kwargs or {}
+    kind, encoding, body, _ = dump((args, kwargs, EMBED), form.serializer)
+    if (kind, encoding) != form.kinds:
+        return None
+    task_id = uuid()
+    head = form.head % {
+        "id": quote(task_id),
+        "argsrepr": quote(repr_args(app, args, 1024)),
+        "kwargsrepr": quote(repr_kwargs(app, kwargs, 1024)),
+        "reply_to": quote(app.thread_oid),
+    }
+    _, queue, name, _, *rest = form.job
+    job = NewJob(task_id, queue, name, join(head, body), *rest)
+    existing = sending.insert(app, [job], retry=retry, retry_policy=policy)
+    result = task.AsyncResult(existing.get(task_id, task_id))
+    result.ignored = ignored
+    return result
+
+
+def _is_ordinary(task: Any, app: Any) -> bool:
+    """Whether nobody is told of calls, and nothing is replaced that an application may replace."""
+    of_task, of_app = type(task), type(app)
+    return not (
+        signals.before_task_publish.receivers
+        or signals.after_task_publish.receivers
+        or signals.task_sent.receivers
+    ) and (
+        (of_task._get_exec_options, of_task.shadow_name) == of_task._hooks
+        and _HOOKS.isdisjoint(vars(task))
+        and task._dump_pydantic_arguments is None
+        and of_app.send_task is getattr(of_app, "_send_task", None)
+        and "send_task" not in vars(app)
+    )
+
+
+def _said(task: Any, app: Any, settings: Iterable[Any]) -> tuple[Any, ...] | None:
+    """Give all that a form follows from; None if there is more to it."""
+    router, rules, name = app.amqp.router, app._rulebook, task.name
+    if type(router) is not Router or router.routes or not rules.lets_pass(name, task):
+        return None
+    own = [getattr(task, option, None) for option in EXEC_OPTIONS]
+    _, default, *_ = settings
+    try:
+        queue = router.queues[own[0] or default]
+    except (KeyError, TypeError):
+        return None
+    if type(queue) is not Queue:
+        return None
+    exchange = queue.exchange
+    kind = getattr(exchange, "type", None)
+    where = queue, queue.name, exchange, kind, rules.priorities
+    return (*own, *settings, app, name, task.acks_late, *where)
+
+
+def _made(task: Any, app: Any, form: Form) -> Form:
+    """Make a form: of a call that is made in full, with marks where blanks are to be."""
+    form = form._replace(tried=True)
+    own = dict(zip(EXEC_OPTIONS, form.said, strict=False))
+    ignored, _, _, eager, compression, tells, serializer, _ = form.said[len(own) :][:8]
+    soft, hard = own["soft_time_limit"], own["time_limit"]
+    if (
+        any((eager, compression, tells, own["compression"], own["exchange"], own["routing_key"]))
+        or own["expires"] is not None
+        or (soft and hard and soft > hard)
+        or not VALUES.issuperset(map(type, own.values()))
+    ):
+        return form
+    made = sending.build(
+        app,
+        task.name,
+        task_id=_mark("id"),
+        argsrepr=_mark("argsrepr"),
+        kwargsrepr=_mark("kwargsrepr"),
+        reply_to=_mark("reply_to"),
+        task_type=task,
+        ignore_result=ignored,
+        **own,
+    )
+    if len(made.jobs) != 1 or made.exchange:
+        return form
+    (job,) = made.jobs
+    message = decode(job.payload)
+    head = head_of(message)
+    if join(head, message.body) != job.payload:
+        return form
+    head = head.replace("%", "%%")
+    for blank in ("id", "argsrepr", "kwargsrepr", "reply_to"):
+        head = head.replace(quote(_mark(blank)), f"%({blank})s")
+    return form._replace(
+        head=head,
+        kinds=(message.content_type, message.content_encoding),
+        serializer=own["serializer"] or serializer,
+        job=tuple(job),
+    )
+
+
+def _mark(blank: str) -> str:
+    return f"{_MARK} {blank}"
