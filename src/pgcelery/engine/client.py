@@ -37,6 +37,7 @@ from pgcelery.engine.inside import Inside
 from pgcelery.engine.job import NewJob, State
 from pgcelery.engine.latches import Latches
 from pgcelery.engine.limits import Limits
+from pgcelery.engine.parts import InParts
 from pgcelery.engine.queues import Queues
 from pgcelery.engine.results import Results
 from pgcelery.engine.statements import statements
@@ -90,7 +91,7 @@ class JobInfo(NamedTuple):
     state: State
 
 
-class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling):
+class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling, InParts):
     """The application's side of the engine. Thread-safe; survives a fork; opens nothing until used.
 
     Raises (any method):

@@ -69,6 +69,41 @@ def exchange(conn: Connection, first: Request, *others: Request, prepare: bool =
         raise
 
 
+class Parts:
+    """Statements in one transaction, each run while its caller makes the next.
+
+    Args:
+        conn: As for `exchange`. To be closed unless `commit` returns, which undoes everything.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        conn.pgconn.enter_pipeline_mode()
+
+    def send(self, request: Request) -> None:
+        """Have a statement run; it is prepared."""
+        conn = self._conn
+        _send(conn, *request, True)
+        conn.known.add(request[0].name)
+        if conn.pgconn.flush():
+            _flush(conn.pgconn)
+
+    def commit(self) -> list[Rows]:
+        """Give the rows of all.
+
+        Raises:
+            psycopg.Error: One was refused, or the connection broke.
+        """
+        pg = self._conn.pgconn
+        pg.pipeline_sync()
+        (results,) = _answers(pg, 1)
+        for result in results:
+            if result.status == _FATAL:
+                raise psycopg.errors.error_from_result(result, encoding=self._conn.info.encoding)
+        pg.exit_pipeline_mode()
+        return [cells(result) for result in results if result.status == _TUPLES]
+
+
 def settle(conn: Connection) -> list[Rows]:
     """Read the answers that an `exchange` did not wait for. Closes it if this is interrupted.
 

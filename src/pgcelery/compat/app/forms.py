@@ -8,7 +8,7 @@ call was made in full last, its job and the head of its message are taken from t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring_ascii as quote
 from operator import is_
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from pgcelery.compat.serialization import dump
 from pgcelery.compat.utils.ids import uuid
 from pgcelery.engine import NewJob
 
-__all__ = ("Form", "send")
+__all__ = ("Form", "of_members", "send")
 
 _SETTINGS = (
     "task_default_queue",
@@ -44,6 +44,7 @@ _SETTINGS = (
 
 #: What stands in a head where a blank is to be; no application says that.
 _MARK = uuid4().hex
+_NUMBER = uuid4().int >> 68  # the same, where a number stands
 
 
 #: What of a task is called when it is sent, if an application has one of its own.
@@ -70,6 +71,19 @@ class Form(NamedTuple):
     kinds: tuple[str, str] = ("", "")
     serializer: str | None = None
     job: tuple[Any, ...] = ()
+
+    def fill(self, app: Any, args: Any, kwargs: Any, body: bytes, blank: str, value: Any) -> NewJob:
+        """Give the job of a call; `blank` is what its head leaves open besides."""
+        task_id = uuid()
+        assert self.head is not None
+        head = self.head % {
+            "id": quote(task_id),
+            "argsrepr": quote(repr_args(app, args, 1024)),
+            "kwargsrepr": quote(repr_kwargs(app, kwargs, 1024)),
+            blank: quote(value) if isinstance(value, str) else value,
+        }
+        _, queue, name, _, *rest = self.job
+        return NewJob(task_id, queue, name, join(head, body), *rest)
 
 
 def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
@@ -106,19 +120,46 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     kind, encoding, body, _ = dump((args, kwargs, EMBED), form.serializer)
     if (kind, encoding) != form.kinds:
         return None
-    task_id = uuid()
-    head = form.head % {
-        "id": quote(task_id),
-        "argsrepr": quote(repr_args(app, args, 1024)),
-        "kwargsrepr": quote(repr_kwargs(app, kwargs, 1024)),
-        "reply_to": quote(app.thread_oid),
-    }
-    _, queue, name, _, *rest = form.job
-    job = NewJob(task_id, queue, name, join(head, body), *rest)
+    job = form.fill(app, args, kwargs, body, "reply_to", app.thread_oid)
+    task_id = job.id
     existing = sending.insert(app, [job], retry=retry, retry_policy=policy)
     result = task.AsyncResult(existing.get(task_id, task_id))
     result.ignored = ignored
     return result
+
+
+def of_members(
+    task: Any, app: Any, group_id: str
+) -> Callable[[Any, Any, int], NewJob | None] | None:
+    """Give what makes the job of a group's member, of its arguments and index.
+
+    It makes None of what must be sent in full, as this does for a task of which all must. It is for
+    one group: what jobs follow from is looked at once.
+    """
+    if _task_stack.stack or not _is_ordinary(task, app):
+        return None
+    if type(task).apply_async is not type(task)._sends or "apply_async" in vars(task):
+        return None
+    *settings, _, _ = app.conf.several(_SETTINGS)
+    said = _said(task, app, (task.ignore_result, *settings))
+    if said is None:
+        return None
+    place = {"group_id": group_id, "group_index": _NUMBER, "reply_to": app.thread_oid}
+    form = _made(task, app, Form(said, os.getpid()), **place)
+    if form.head is None:
+        return None
+
+    def member(args: Any, kwargs: Any, index: int) -> NewJob | None:
+        task._check_call(args, kwargs)
+        if type(args) is not tuple or type(kwargs) is not dict:
+            check_arguments(args, kwargs)
+        args, kwargs = args or (), kwargs or {}
+        kind, encoding, body, _ = dump((args, kwargs, EMBED), form.serializer)
+        if (kind, encoding) != form.kinds:
+            return None
+        return form.fill(app, args, kwargs, body, "group_index", index)
+
+    return member
 
 
 def _is_ordinary(task: Any, app: Any) -> bool:
@@ -156,8 +197,15 @@ def _said(task: Any, app: Any, settings: Iterable[Any]) -> tuple[Any, ...] | Non
     return (*own, *settings, app, name, task.acks_late, *where)
 
 
-def _made(task: Any, app: Any, form: Form) -> Form:
-    """Make a form: of a call that is made in full, with marks where blanks are to be."""
+def _made(task: Any, app: Any, form: Form, **place: Any) -> Form:
+    """Make a form: of a call that is made in full, with marks where blanks are to be.
+
+    Args:
+        task: Whose calls.
+        app: Its application.
+        form: What says what it follows from.
+        **place: Options of the call; their marks become blanks.
+    """
     form = form._replace(tried=True)
     own = dict(zip(EXEC_OPTIONS, form.said, strict=False))
     ignored, _, _, eager, compression, tells, serializer, _ = form.said[len(own) :][:8]
@@ -175,7 +223,7 @@ def _made(task: Any, app: Any, form: Form) -> Form:
         task_id=_mark("id"),
         argsrepr=_mark("argsrepr"),
         kwargsrepr=_mark("kwargsrepr"),
-        reply_to=_mark("reply_to"),
+        **({"reply_to": _mark("reply_to")} | place),
         task_type=task,
         ignore_result=ignored,
         **own,
@@ -190,6 +238,7 @@ def _made(task: Any, app: Any, form: Form) -> Form:
     head = head.replace("%", "%%")
     for blank in ("id", "argsrepr", "kwargsrepr", "reply_to"):
         head = head.replace(quote(_mark(blank)), f"%({blank})s")
+    head = head.replace(str(_NUMBER), "%(group_index)d")
     return form._replace(
         head=head,
         kinds=(message.content_type, message.content_encoding),

@@ -88,6 +88,11 @@ def collecting(*, alone: bool = False) -> Iterator[Collected]:
         _collected.reset(token)
 
 
+def is_running() -> bool:
+    """Whether this thread is in a run."""
+    return _running.get() is not None
+
+
 def is_collecting() -> bool:
     """Whether what this thread sends is kept for later."""
     return _collected.get() is not None

@@ -405,6 +405,7 @@ class Task(_Typed[P, R]):
 
     #: These, as they are unless an application overrides them; see `forms`.
     _hooks = _get_exec_options, TaskHooks.shadow_name
+    _sends = apply_async
 
     @property
     def __name__(self) -> str:

@@ -5,7 +5,7 @@ Source: Celery 5.7, `celery.canvas.group`. A group of groups is one flat group.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -14,12 +14,16 @@ from kombu.utils.functional import fxrange
 from kombu.utils.uuid import uuid
 
 from pgcelery.compat._state import current_app
+from pgcelery.compat.app.running import collecting
 from pgcelery.compat.canvas import kinds, outbox
 from pgcelery.compat.canvas.signature import Signature, maybe_signature
 from pgcelery.compat.result import GroupResult
 from pgcelery.compat.utils.functional import _regen, regen
 from pgcelery.compat.utils.objects import getitem_property
 from pgcelery.compat.utils.text import remove_repeating_from_task
+from pgcelery.engine import NewJob
+
+_ALIKE = 3  # calls of a task in a group, from which on a form pays
 
 
 @kinds.define("group")
@@ -107,13 +111,13 @@ class group(Signature):
         if not self.tasks:
             return self.freeze()
         options, group_id, root_id = self._freeze_gid(options)
-        with outbox.together(app, group_id):
-            results = list(
-                self._apply_tasks(
-                    self._prepared(self.tasks, [], group_id, root_id, app),
-                    args=args or (), kwargs=kwargs, **options,
-                )
-            )  # fmt: skip
+        results: list[Any] = []
+        if args or kwargs or len(options) > 1:
+            with outbox.together(app, group_id):
+                members = self._prepared(self.tasks, [], group_id, root_id, app)
+                results += self._apply_tasks(members, args=args or (), kwargs=kwargs, **options)
+        else:
+            outbox.in_parts(app, group_id, self._apply_plain(results, group_id, app))
         result = app.GroupResult(group_id, results)
         if len(result) == 1 and isinstance(result[0], GroupResult):
             # A chain that ends in a group, alone in a group: its result is the inner group's.
@@ -176,9 +180,10 @@ class group(Signature):
         app: Any,
         *,
         freeze: bool = True,
+        start: int | None = None,
     ) -> Iterator[tuple[Any, Any, str]]:
         """Iterate over copies of the members, flat, with their results (None unless `freeze`)."""
-        for index, member in enumerate(tasks, self.first_index):
+        for index, member in enumerate(tasks, self.first_index if start is None else start):
             if isinstance(member, Signature):
                 task = member.clone()
             else:
@@ -213,6 +218,43 @@ class group(Signature):
             body = chord if chord is not None else sig.options.get("chord")
             sig.apply_async(add_to_parent=False, chord=body, args=args, kwargs=kwargs, **options)
             yield result
+
+    def _apply_plain(self, results: list[Any], group_id: str, app: Any) -> Iterator[list[NewJob]]:
+        """Make the jobs of members as they are, those that are much alike by one form.
+
+        Args:
+            results: Gets those of the members.
+            group_id: The group's id.
+            app: The application.
+        """
+        seen: Counter[Any] = Counter()
+        forms: dict[Any, Any] = {}
+        plain = True
+        jobs: list[NewJob] = []
+        for index, member in enumerate(self.tasks, self.first_index):
+            job = None
+            if type(member) is Signature and not member.options:
+                task = member.type
+                seen[task] += 1
+                if seen[task] == _ALIKE:
+                    forms[task] = app._part("pgcelery.compat.app.forms").of_members(
+                        task, app, group_id
+                    )
+                fill = forms.get(task)
+                job = fill and fill(member.args, member.kwargs, index)
+            if job is not None:
+                jobs.append(job)
+                results.append(task.AsyncResult(job.id))
+            else:
+                whole = self._prepared([member], [], group_id, None, app, start=index)
+                with collecting() as made:
+                    results += self._apply_tasks(whole, args=(), group_id=group_id)
+                jobs += made
+                plain = plain and not any(one.parents or one.gates for one in made)
+            if plain and len(jobs) >= outbox.PART:
+                yield jobs
+                jobs = []
+        yield jobs
 
     def _freeze_gid(self, options: dict[str, Any]) -> tuple[dict[str, Any], str, str | None]:
         """Give the members' options, the group's id (from ``task_id``) and the root's."""

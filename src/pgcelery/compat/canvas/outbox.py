@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from itertools import chain
 from typing import Any
 
 from pgcelery.compat.app import running, sending
 from pgcelery.compat.app.connections import driver_connection
-from pgcelery.engine import NewJob
+from pgcelery.engine import DatabaseUnavailable, NewJob
+
+PART = 250  # jobs that are worth a statement of their own
 
 
 @contextmanager
@@ -24,13 +27,48 @@ def together(app: Any, workflow: str) -> Iterator[list[NewJob]]:
     with sending.collecting() as jobs:
         yield jobs
     if outermost:
-        jobs[:] = [
-            job._replace(workflow=workflow, leads=not place, again=True)
-            for place, job in enumerate(jobs)
-        ]
+        jobs[:] = _members(jobs, workflow)
     else:
         jobs[:] = [job._replace(again=True) for job in jobs]
     sending.insert(app, jobs)
+
+
+def _members(jobs: list[NewJob], workflow: str, *, before: int = 0) -> list[NewJob]:
+    return [
+        job._replace(workflow=workflow, leads=not place, again=True)
+        for place, job in enumerate(jobs, before)
+    ]
+
+
+def in_parts(app: Any, workflow: str, parts: Iterator[list[NewJob]]) -> None:
+    """Insert what comes in parts as `together` does, each while the next is made.
+
+    Parts of less than `PART`, and those of a call that does not insert now, are put together.
+    """
+    first = next(parts, [])
+    if len(first) < PART or not _streams(app):
+        with together(app, workflow) as jobs:
+            for part in chain([first], parts):
+                jobs += part
+        return
+    made: list[NewJob] = []
+    ways = chain([first], parts)
+    try:
+        with app.engine.in_parts() as insert:
+            for part in ways:
+                made += (members := _members(part, workflow, before=len(made)))
+                insert.add(members)
+    except DatabaseUnavailable:  # the settings say whether and how often to try again
+        for part in ways:
+            made += _members(part, workflow, before=len(made))
+        sending.insert(app, made)
+    else:
+        sending.tell_existing(insert.existing)
+
+
+def _streams(app: Any) -> bool:
+    busy = running.is_collecting() or running.is_running() or running.lent() is not None
+    return not busy and bool(app.engine.config.listen)
 
 
 def inside(apply_async: Callable[..., Any]) -> Callable[..., Any]:
