@@ -8,7 +8,6 @@ call was made in full last, its job and the head of its message are taken from t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from json.encoder import encode_basestring_ascii as quote
 from operator import is_
 from typing import Any, NamedTuple
@@ -41,6 +40,15 @@ _SETTINGS = (
     "task_publish_retry",
     "task_publish_retry_policy",
 )
+
+#: What `_said` begins with; and what of it must not be set.
+_FIRST = (*EXEC_OPTIONS, *_SETTINGS, "ignore_result")
+_NEVER = (
+    *("task_always_eager", "task_compression", "task_send_sent_event"),
+    *("compression", "exchange", "routing_key"),
+)
+_IGNORED = _FIRST.index("ignore_result")
+_RETRY, _POLICY = map(_FIRST.index, ("task_publish_retry", "task_publish_retry_policy"))
 
 #: What stands in a head where a blank is to be; no application says that.
 _MARK = uuid4().hex
@@ -85,9 +93,7 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     """
     if _task_stack.stack or not _is_ordinary(task, app):
         return None
-    *settings, retry, policy = app.conf.several(_SETTINGS)
-    ignored = task.ignore_result
-    said = _said(task, app, (ignored, *settings))
+    said = _said(task, app)
     if said is None:
         return None
     form = task._form
@@ -115,9 +121,9 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     }
     _, queue, name, _, *rest = form.job
     job = NewJob(task_id, queue, name, join(head, body), *rest)
-    existing = sending.insert(app, [job], retry=retry, retry_policy=policy)
+    existing = sending.insert(app, [job], retry=True, retry_policy=said[_POLICY])
     result = task.AsyncResult(existing.get(task_id, task_id))
-    result.ignored = ignored
+    result.ignored = said[_IGNORED]
     return result
 
 
@@ -137,33 +143,31 @@ def _is_ordinary(task: Any, app: Any) -> bool:
     )
 
 
-def _said(task: Any, app: Any, settings: Iterable[Any]) -> tuple[Any, ...] | None:
-    """Give all that a form follows from; None if there is more to it."""
+def _said(task: Any, app: Any) -> tuple[Any, ...] | None:
+    """Give all that a form follows from, beginning as `_FIRST` says; None if there is more."""
     router, rules, name = app.amqp.router, app._rulebook, task.name
     if type(router) is not Router or router.routes or not rules.lets_pass(name, task):
         return None
     own = [getattr(task, option, None) for option in EXEC_OPTIONS]
-    _, default, *_ = settings
+    settings = app.conf.several(_SETTINGS)
     try:
-        queue = router.queues[own[0] or default]
+        queue = router.queues[own[0] or settings[0]]
     except (KeyError, TypeError):
         return None
     if type(queue) is not Queue:
         return None
-    exchange = queue.exchange
-    kind = getattr(exchange, "type", None)
-    where = queue, queue.name, exchange, kind, rules.priorities
-    return (*own, *settings, app, name, task.acks_late, *where)
+    where = queue, queue.name, queue.exchange, rules.priorities
+    return (*own, *settings, task.ignore_result, app, name, task.acks_late, *where)
 
 
 def _made(task: Any, app: Any, form: Form) -> Form:
     """Make a form: of a call that is made in full, with marks where blanks are to be."""
     form = form._replace(tried=True)
-    own = dict(zip(EXEC_OPTIONS, form.said, strict=False))
-    ignored, _, _, eager, compression, tells, serializer, _ = form.said[len(own) :][:8]
+    said = dict(zip(_FIRST, form.said, strict=False))
+    own = {option: said[option] for option in EXEC_OPTIONS}
     soft, hard = own["soft_time_limit"], own["time_limit"]
     if (
-        any((eager, compression, tells, own["compression"], own["exchange"], own["routing_key"]))
+        any(map(said.get, _NEVER))
         or own["expires"] is not None
         or (soft and hard and soft > hard)
         or not VALUES.issuperset(map(type, own.values()))
@@ -177,9 +181,12 @@ def _made(task: Any, app: Any, form: Form) -> Form:
         kwargsrepr=_mark("kwargsrepr"),
         reply_to=_mark("reply_to"),
         task_type=task,
-        ignore_result=ignored,
+        ignore_result=said["ignore_result"],
         **own,
     )
+    now = _said(task, app)
+    if now is None or not all(map(is_, now, form.said)):  # another thread has changed something
+        return form._replace(tried=False)
     if len(made.jobs) != 1 or made.exchange:
         return form
     (job,) = made.jobs
@@ -193,7 +200,7 @@ def _made(task: Any, app: Any, form: Form) -> Form:
     return form._replace(
         head=head,
         kinds=(message.content_type, message.content_encoding),
-        serializer=own["serializer"] or serializer,
+        serializer=own["serializer"] or said["task_serializer"],
         job=tuple(job),
     )
 
