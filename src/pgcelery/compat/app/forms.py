@@ -121,7 +121,7 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     }
     _, queue, name, _, *rest = form.job
     job = NewJob(task_id, queue, name, join(head, body), *rest)
-    existing = sending.insert(app, [job], retry=True, retry_policy=said[_POLICY])
+    existing = sending.insert(app, [job], retry=said[_RETRY], retry_policy=said[_POLICY])
     result = task.AsyncResult(existing.get(task_id, task_id))
     result.ignored = said[_IGNORED]
     return result
