@@ -16,10 +16,11 @@ from kombu import Exchange, Queue
 from kombu.exceptions import EncodeError, OperationalError
 
 from pgcelery import Concurrency
-from pgcelery.compat import signals
+from pgcelery.compat import _state, signals
 from pgcelery.compat.app import forms, sending
 from pgcelery.compat.app.base import Celery
 from pgcelery.compat.app.running import collecting, lending
+from pgcelery.compat.app.task import Task
 from pgcelery.compat.message import decode
 from pgcelery.engine import DatabaseUnavailable, NewJob
 from tests.support.tasks import Offline, headers
@@ -335,3 +336,13 @@ def test_a_setting_that_changes_while_a_form_is_made_spoils_it(app: Offline) -> 
     source["result_expires"] = 5
     task.delay()
     assert app.sent().ttl_s == 5
+
+
+def test_a_task_of_whichever_app_is_current_is_sent(app: Offline) -> None:
+    class Loose(Task):
+        name = "loose"
+
+    with mock.patch.object(_state._tls, "current_app", app):
+        for _ in range(4):
+            Loose().delay()
+    assert [job.name for job in app.engine.jobs] == ["loose"] * 4

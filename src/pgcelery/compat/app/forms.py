@@ -41,10 +41,12 @@ _SETTINGS = (
     "task_publish_retry_policy",
 )
 
+_EAGER = _SETTINGS.index("task_always_eager")
+
 #: What `_said` begins with; and what of it must not be set.
 _FIRST = (*EXEC_OPTIONS, *_SETTINGS, "ignore_result")
 _NEVER = (
-    *("task_always_eager", "task_compression", "task_send_sent_event"),
+    *("task_compression", "task_send_sent_event"),
     *("compression", "exchange", "routing_key"),
 )
 _IGNORED = _FIRST.index("ignore_result")
@@ -52,7 +54,6 @@ _RETRY, _POLICY = map(_FIRST.index, ("task_publish_retry", "task_publish_retry_p
 
 #: What stands in a head where a blank is to be; no application says that.
 _MARK = uuid4().hex
-
 
 #: What of a task is called when it is sent, if an application has one of its own.
 _HOOKS = frozenset(("_get_exec_options", "shadow_name"))
@@ -96,13 +97,13 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     said = _said(task, app)
     if said is None:
         return None
-    form = task._form
+    form = task._call_form
     if form is None or form.pid != os.getpid() or not all(map(is_, said, form.said)):
         # Made when it is seen again: there are sources of settings that make them anew each time.
-        task._form = Form(said, os.getpid())
+        task._call_form = Form(said, os.getpid())
         return None
     if not form.tried:
-        task._form = form = _made(task, app, form)
+        task._call_form = form = _made(task, app, form)
     if form.head is None:
         return None
     task._check_call(args, kwargs)
@@ -138,18 +139,21 @@ def _is_ordinary(task: Any, app: Any) -> bool:
         (of_task._get_exec_options, of_task.shadow_name) == of_task._hooks
         and _HOOKS.isdisjoint(vars(task))
         and task._dump_pydantic_arguments is None
-        and of_app.send_task is getattr(of_app, "_send_task", None)
+        and hasattr(of_app, "_send_task")  # it is no proxy
+        and of_app.send_task is of_app._send_task
         and "send_task" not in vars(app)
     )
 
 
 def _said(task: Any, app: Any) -> tuple[Any, ...] | None:
     """Give all that a form follows from, beginning as `_FIRST` says; None if there is more."""
+    settings = app.conf.several(_SETTINGS)
+    if settings[_EAGER]:  # run at once: nothing of the rest is needed
+        return None
     router, rules, name = app.amqp.router, app._rulebook, task.name
     if type(router) is not Router or router.routes or not rules.lets_pass(name, task):
         return None
     own = [getattr(task, option, None) for option in EXEC_OPTIONS]
-    settings = app.conf.several(_SETTINGS)
     try:
         queue = router.queues[own[0] or settings[0]]
     except (KeyError, TypeError):
