@@ -8,7 +8,7 @@ call was made in full last, its job and the head of its message are taken from t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quote
 from operator import is_
 from typing import Any, NamedTuple
@@ -42,10 +42,20 @@ _SETTINGS = (
     "task_publish_retry_policy",
 )
 
+_EAGER = _SETTINGS.index("task_always_eager")
+
+#: What `_said` begins with; and what of it must not be set.
+_FIRST = (*EXEC_OPTIONS, *_SETTINGS, "ignore_result")
+_NEVER = (
+    *("task_compression", "task_send_sent_event"),
+    *("compression", "exchange", "routing_key"),
+)
+_IGNORED = _FIRST.index("ignore_result")
+_RETRY, _POLICY = map(_FIRST.index, ("task_publish_retry", "task_publish_retry_policy"))
+
 #: What stands in a head where a blank is to be; no application says that.
 _MARK = uuid4().hex
 _NUMBER = uuid4().int >> 68  # the same, where a number stands
-
 
 #: What of a task is called when it is sent, if an application has one of its own.
 _HOOKS = frozenset(("_get_exec_options", "shadow_name"))
@@ -72,15 +82,30 @@ class Form(NamedTuple):
     serializer: str | None = None
     job: tuple[Any, ...] = ()
 
-    def fill(self, app: Any, args: Any, kwargs: Any, body: bytes, blank: str, value: Any) -> NewJob:
-        """Give the job of a call; `blank` is what its head leaves open besides."""
+    def fill(self, task: Any, app: Any, args: Any, kwargs: Any, blank: str, value: str) -> Any:
+        """Give the job of a call; None if its message is of another kind, as with bytes.
+
+        Args:
+            task: What is called.
+            app: Its application.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            blank: What its head leaves open besides the usual.
+            value: What is said there, as JSON.
+        """
+        task._check_call(args, kwargs)
+        if type(args) is not tuple or type(kwargs) is not dict:
+            check_arguments(args, kwargs)
+        args, kwargs = args or (), kwargs or {}
+        kind, encoding, body, _ = dump((args, kwargs, EMBED), self.serializer)
+        if self.head is None or (kind, encoding) != self.kinds:
+            return None
         task_id = uuid()
-        assert self.head is not None
         head = self.head % {
             "id": quote(task_id),
             "argsrepr": quote(repr_args(app, args, 1024)),
             "kwargsrepr": quote(repr_kwargs(app, kwargs, 1024)),
-            blank: quote(value) if isinstance(value, str) else value,
+            blank: value,
         }
         _, queue, name, _, *rest = self.job
         return NewJob(task_id, queue, name, join(head, body), *rest)
@@ -99,38 +124,29 @@ def send(task: Any, app: Any, args: Any, kwargs: Any) -> Any:
     """
     if _task_stack.stack or not _is_ordinary(task, app):
         return None
-    *settings, retry, policy = app.conf.several(_SETTINGS)
-    ignored = task.ignore_result
-    said = _said(task, app, (ignored, *settings))
+    said = _said(task, app)
     if said is None:
         return None
-    form = task._form
+    form = task._call_form
     if form is None or form.pid != os.getpid() or not all(map(is_, said, form.said)):
         # Made when it is seen again: there are sources of settings that make them anew each time.
-        task._form = Form(said, os.getpid())
+        task._call_form = Form(said, os.getpid())
         return None
     if not form.tried:
-        task._form = form = _made(task, app, form)
+        task._call_form = form = _made(task, app, form)
     if form.head is None:
         return None
-    task._check_call(args, kwargs)
-    if type(args) is not tuple or type(kwargs) is not dict:
-        check_arguments(args, kwargs)
-    args, kwargs = args or (), kwargs or {}
-    kind, encoding, body, _ = dump((args, kwargs, EMBED), form.serializer)
-    if (kind, encoding) != form.kinds:
+    job = form.fill(task, app, args, kwargs, "reply_to", quote(app.thread_oid))
+    if job is None:
         return None
-    job = form.fill(app, args, kwargs, body, "reply_to", app.thread_oid)
     task_id = job.id
-    existing = sending.insert(app, [job], retry=retry, retry_policy=policy)
+    existing = sending.insert(app, [job], retry=said[_RETRY], retry_policy=said[_POLICY])
     result = task.AsyncResult(existing.get(task_id, task_id))
-    result.ignored = ignored
+    result.ignored = said[_IGNORED]
     return result
 
 
-def of_members(
-    task: Any, app: Any, group_id: str
-) -> Callable[[Any, Any, int], NewJob | None] | None:
+def of_members(task: Any, app: Any, group_id: str) -> Callable[[Any, Any, int], Any] | None:
     """Give what makes the job of a group's member, of its arguments and index.
 
     It makes None of what must be sent in full, as this does for a task of which all must. It is for
@@ -140,8 +156,7 @@ def of_members(
         return None
     if type(task).apply_async is not type(task)._sends or "apply_async" in vars(task):
         return None
-    *settings, _, _ = app.conf.several(_SETTINGS)
-    said = _said(task, app, (task.ignore_result, *settings))
+    said = _said(task, app)
     if said is None:
         return None
     place = {"group_id": group_id, "group_index": _NUMBER, "reply_to": app.thread_oid}
@@ -149,15 +164,8 @@ def of_members(
     if form.head is None:
         return None
 
-    def member(args: Any, kwargs: Any, index: int) -> NewJob | None:
-        task._check_call(args, kwargs)
-        if type(args) is not tuple or type(kwargs) is not dict:
-            check_arguments(args, kwargs)
-        args, kwargs = args or (), kwargs or {}
-        kind, encoding, body, _ = dump((args, kwargs, EMBED), form.serializer)
-        if (kind, encoding) != form.kinds:
-            return None
-        return form.fill(app, args, kwargs, body, "group_index", index)
+    def member(args: Any, kwargs: Any, index: int) -> Any:
+        return form.fill(task, app, args, kwargs, "group_index", str(index))
 
     return member
 
@@ -173,28 +181,29 @@ def _is_ordinary(task: Any, app: Any) -> bool:
         (of_task._get_exec_options, of_task.shadow_name) == of_task._hooks
         and _HOOKS.isdisjoint(vars(task))
         and task._dump_pydantic_arguments is None
-        and of_app.send_task is getattr(of_app, "_send_task", None)
+        and hasattr(of_app, "_send_task")  # it is no proxy
+        and of_app.send_task is of_app._send_task
         and "send_task" not in vars(app)
     )
 
 
-def _said(task: Any, app: Any, settings: Iterable[Any]) -> tuple[Any, ...] | None:
-    """Give all that a form follows from; None if there is more to it."""
+def _said(task: Any, app: Any) -> tuple[Any, ...] | None:
+    """Give all that a form follows from, beginning as `_FIRST` says; None if there is more."""
+    settings = app.conf.several(_SETTINGS)
+    if settings[_EAGER]:  # run at once: nothing of the rest is needed
+        return None
     router, rules, name = app.amqp.router, app._rulebook, task.name
     if type(router) is not Router or router.routes or not rules.lets_pass(name, task):
         return None
     own = [getattr(task, option, None) for option in EXEC_OPTIONS]
-    _, default, *_ = settings
     try:
-        queue = router.queues[own[0] or default]
+        queue = router.queues[own[0] or settings[0]]
     except (KeyError, TypeError):
         return None
     if type(queue) is not Queue:
         return None
-    exchange = queue.exchange
-    kind = getattr(exchange, "type", None)
-    where = queue, queue.name, exchange, kind, rules.priorities
-    return (*own, *settings, app, name, task.acks_late, *where)
+    where = queue, queue.name, queue.exchange, rules.priorities
+    return (*own, *settings, task.ignore_result, app, name, task.acks_late, *where)
 
 
 def _made(task: Any, app: Any, form: Form, **place: Any) -> Form:
@@ -207,11 +216,11 @@ def _made(task: Any, app: Any, form: Form, **place: Any) -> Form:
         **place: Options of the call; their marks become blanks.
     """
     form = form._replace(tried=True)
-    own = dict(zip(EXEC_OPTIONS, form.said, strict=False))
-    ignored, _, _, eager, compression, tells, serializer, _ = form.said[len(own) :][:8]
+    said = dict(zip(_FIRST, form.said, strict=False))
+    own = {option: said[option] for option in EXEC_OPTIONS}
     soft, hard = own["soft_time_limit"], own["time_limit"]
     if (
-        any((eager, compression, tells, own["compression"], own["exchange"], own["routing_key"]))
+        any(map(said.get, _NEVER))
         or own["expires"] is not None
         or (soft and hard and soft > hard)
         or not VALUES.issuperset(map(type, own.values()))
@@ -225,9 +234,12 @@ def _made(task: Any, app: Any, form: Form, **place: Any) -> Form:
         kwargsrepr=_mark("kwargsrepr"),
         **({"reply_to": _mark("reply_to")} | place),
         task_type=task,
-        ignore_result=ignored,
+        ignore_result=said["ignore_result"],
         **own,
     )
+    now = _said(task, app)
+    if now is None or not all(map(is_, now, form.said)):  # another thread has changed something
+        return form._replace(tried=False)
     if len(made.jobs) != 1 or made.exchange:
         return form
     (job,) = made.jobs
@@ -238,11 +250,11 @@ def _made(task: Any, app: Any, form: Form, **place: Any) -> Form:
     head = head.replace("%", "%%")
     for blank in ("id", "argsrepr", "kwargsrepr", "reply_to"):
         head = head.replace(quote(_mark(blank)), f"%({blank})s")
-    head = head.replace(str(_NUMBER), "%(group_index)d")
+    head = head.replace(str(_NUMBER), "%(group_index)s")
     return form._replace(
         head=head,
         kinds=(message.content_type, message.content_encoding),
-        serializer=own["serializer"] or serializer,
+        serializer=own["serializer"] or said["task_serializer"],
         job=tuple(job),
     )
 

@@ -114,7 +114,7 @@ class Task(_Typed[P, R]):
     _app: Any = None
     _backend: Any = None
     _exec_options: dict[str, Any] | None = None
-    _form: Any = None
+    _call_form: Any = None
     _dump_pydantic_arguments: Any = None
 
     from_config: Any = FROM_CONFIG
