@@ -6,6 +6,8 @@ import copy
 import enum
 import pickle
 import re
+import subprocess
+import sys
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -949,3 +951,20 @@ def test_a_failed_send_within_a_task_is_the_tasks_own(app: Offline) -> None:
     outer.delay()
     assert app.work().state.name == "FAILED"
     assert not isinstance(ValueError(), (Retry, Reject))
+
+
+def test_what_knows_rules_is_not_loaded_for_an_application_without_any():
+    loaded = (
+        "import sys; from pgcelery import Celery; app = Celery('plain')\n"
+        "@app.task\n"
+        "def plain(): ...\n"
+        "app.finalize(); app._rulebook.prepare()\n"
+        "app._rulebook.fields(plain.name, plain, ((), {}, {}), {}, {}, 'id')\n"
+        "print('pgcelery.compat.app.rules' in sys.modules)\n"
+        "app.conf.task_unique = {plain.name: True}\n"
+        "print(list(app._rulebook.fields(plain.name, plain, ((), {}, {}), {}, {}, 'id')))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["False", "['unique']"]

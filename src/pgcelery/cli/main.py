@@ -234,8 +234,11 @@ def celery(
     if no_color:
         ctx.color = False
     if isinstance(app, str):
-        with _uncollected(ctx.invoked_subcommand == "worker"):
+        works = ctx.invoked_subcommand == "worker"
+        with _uncollected(works):
             app = load_app(ctx, app)
+            if works:  # what it is going to import stays as well
+                importlib.import_module("pgcelery.compat.apps.worker")
     elif app is None:
         app = ctx.obj  # of `app.start()`; None from a shell
     ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)

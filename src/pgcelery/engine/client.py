@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from psycopg.rows import TupleRow
 
@@ -50,6 +50,8 @@ _BATCH = 1000  # jobs in one statement of an enqueue
 _NOBODY = TextArray.of([])
 _TRUE = b"\1"
 _EXISTED, _HANDED = b"\0\1", b"\0\2"  # answers of enqueue_one_v2
+
+T = TypeVar("T")
 
 
 class QueueCounts(NamedTuple):
@@ -116,11 +118,11 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling, InPa
 
     def migrate(self) -> list[str]:
         """Bring the schema to this release's version; return the names of what was applied."""
-        return schema.migrate(self.config)
+        return self._of_schema(schema.migrate)
 
     def check_schema(self) -> None:
         """Raise SchemaMismatch, saying what to do, unless this release fits the database."""
-        schema.check(self.config)
+        self._of_schema(schema.check)
 
     def exposed_host(self) -> str | None:
         """Name the server if what is said to it could be read on the way; else None."""
@@ -129,7 +131,10 @@ class Client(Workflows, Latches, Queues, Limits, Results, Waiting, Telling, InPa
 
     def schema_status(self) -> schema.SchemaStatus:
         """Compare the database's schema with this release's."""
-        return schema.status(self.config)
+        return self._of_schema(schema.status)
+
+    def _of_schema(self, act: Callable[[Connection, str], T]) -> T:
+        return self._connections.once(lambda conn: act(conn, self.config.schema))
 
     # -- jobs -----------------------------------------------------------------------------------
 

@@ -342,6 +342,18 @@ class Connections:
                     raise
                 self.drop_idle()
 
+    def once(self, act: Callable[[Connection], T]) -> T:
+        """Do something by a connection that lies idle, else by one that is closed after it.
+
+        Raises:
+            DatabaseUnavailable: As `run`.
+        """
+        self._survive_fork()
+        if self._idle:
+            return self._insisting(act)
+        with connect(self._config) as conn, translated():
+            return act(conn)
+
     def transact(self, act: Callable[[Connection], T]) -> T:
         """Do something in one transaction, from the start again when others got in its way.
 

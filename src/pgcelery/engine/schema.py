@@ -14,8 +14,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql as pgsql
 
-from pgcelery.engine.config import EngineConfig
-from pgcelery.engine.database import connect, load, translated
+from pgcelery.engine.database import load
 from pgcelery.engine.errors import SchemaMismatch
 from pgcelery.engine.exchange import Connection
 
@@ -51,20 +50,13 @@ def migrations() -> list[Migration]:
     return sorted(found)
 
 
-def status(config: EngineConfig) -> SchemaStatus:
-    """Compare the database's schema with this release's. Changes nothing."""
-    with connect(config) as conn, translated():
-        return _status(conn, config.schema)
-
-
-def check(config: EngineConfig) -> None:
+def check(conn: Connection, schema: str) -> None:
     """Refuse a database that this release cannot work with.
 
     Raises:
         SchemaMismatch: It is older, or newer and breaking; the message says what to do.
-        DatabaseUnavailable: It cannot be reached.
     """
-    found = status(config)
+    found = status(conn, schema)
     if found.pending:
         had = f"version {found.current}" if found.current else "missing"
         raise SchemaMismatch(
@@ -78,33 +70,31 @@ def check(config: EngineConfig) -> None:
         )
 
 
-def migrate(config: EngineConfig) -> list[str]:
+def migrate(conn: Connection, schema: str) -> list[str]:
     """Bring the schema to this release's version; return the names applied, in order.
 
     Each migration is one transaction. Safe to run from many processes at once and to interrupt.
 
     Raises:
-        DatabaseUnavailable: The database cannot be reached.
         SchemaMismatch: The role may not create what is missing.
     """
+    if not status(conn, schema).pending:
+        return []
     applied: list[str] = []
-    with connect(config) as conn, translated():
-        found = _status(conn, config.schema)
-        if not found.pending:
-            return []
-        try:
-            for migration in migrations():
-                if _apply(conn, config.schema, migration):
-                    applied.append(migration.name)
-        except psycopg.errors.InsufficientPrivilege as exc:
-            raise SchemaMismatch(
-                f"this role may not create the pgcelery schema ({exc.diag.message_primary});"
-                " run `pgcelery db migrate` as its owner"
-            ) from exc
+    try:
+        for migration in migrations():
+            if _apply(conn, schema, migration):
+                applied.append(migration.name)
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise SchemaMismatch(
+            f"this role may not create the pgcelery schema ({exc.diag.message_primary});"
+            " run `pgcelery db migrate` as its owner"
+        ) from exc
     return applied
 
 
-def _status(conn: Connection, schema: str) -> SchemaStatus:
+def status(conn: Connection, schema: str) -> SchemaStatus:
+    """Compare the database's schema with this release's. Changes nothing."""
     known = migrations()
     row = conn.execute(
         "select to_regclass(%s) is not null",

@@ -73,6 +73,7 @@ class TaskHandler:
         self._accept = prepare_accept_content(self.app.conf.accept_content)
         for part in ("backend", "timezone"):
             getattr(self.app, part)
+        self.app._rulebook.prepare()
 
     def received(self, jobs: list[Job]) -> None:
         """Report jobs whose task this worker does not have; the pool ends them."""

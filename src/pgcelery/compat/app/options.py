@@ -13,11 +13,13 @@ from pgcelery.compat.utils.deprecated import warn
 from pgcelery.compat.utils.imports import symbol_by_name
 
 __all__ = (
+    "CALL_OPTIONS",
     "EXEC_OPTIONS",
     "FROM_CONFIG",
     "RULES",
     "Setting",
     "check_rules",
+    "check_task_rules",
     "inherit_settings",
 )
 
@@ -58,6 +60,17 @@ EXEC_OPTIONS = (
 
 #: Options of a task that are rules about how it is run; see `rules`.
 RULES = ("concurrency", "rate_limits", "unique", "placement")
+
+#: Options of `apply_async` that are about rules.
+CALL_OPTIONS = (
+    "concurrency_key",
+    "concurrency_limit",
+    "placement",
+    "rate_key",
+    "rate_units",
+    "unique",
+    "unique_key",
+)
 
 #: What these two take when neither they nor their settings say anything.
 _ACK_FALLBACK = frozenset({"acks_on_failure", "acks_on_timeout"})
@@ -112,6 +125,12 @@ def check_rules(fun: Any, options: Mapping[str, Any]) -> None:
     if any(options.get(option) is not None for option in RULES):
         check = symbol_by_name("pgcelery.compat.app.rules:check_function")
         check(fun, bool(options.get("bind")), options)
+
+
+def check_task_rules(task: Any) -> None:
+    """Refuse a class of tasks whose rules are wrong; raises as `check_rules`."""
+    if any(getattr(task, option, None) is not None for option in RULES):
+        symbol_by_name("pgcelery.compat.app.rules:check_task")(task)
 
 
 def warn_deprecated(cls: type) -> None:

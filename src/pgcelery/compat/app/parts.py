@@ -86,7 +86,7 @@ class Parts:
 
     @cached_property
     def _rulebook(self) -> Any:
-        return instantiate("pgcelery.compat.app.rules:RuleBook", app=self)
+        return instantiate("pgcelery.compat.app.ruling:Ruling", app=self)
 
     @cached_property
     def _heads(self) -> Any:

@@ -21,13 +21,13 @@ from pgcelery.compat.app.options import (
     EXEC_OPTIONS,
     FROM_CONFIG,
     Setting,
+    check_task_rules,
     inherit_settings,
     warn_deprecated,
 )
 from pgcelery.compat.app.registry import _unpickle_task_v2
 from pgcelery.compat.app.reporting import appstr
 from pgcelery.compat.app.request import Context, get_actual_ignore_result
-from pgcelery.compat.app.rules import check_task as check_rules
 from pgcelery.compat.canvas import chunks, signature, xmap, xstarmap
 from pgcelery.compat.exceptions import MaxRetriesExceededError, Retry
 from pgcelery.compat.local import class_property
@@ -135,7 +135,7 @@ class Task(_Typed[P, R]):
         if not was_bound:
             cls.annotate()
             cls.request_stack = LocalStack()
-        check_rules(cls)
+        check_task_rules(cls)
         transactional.settle(cls)
         cls.on_bound(app)
         return app

@@ -288,11 +288,11 @@ class WorkController:
 
     def _prepare_schema(self) -> None:
         try:
+            host = self.app.engine.exposed_host()  # by a connection that the next one uses too
             if self.app.conf.get("worker_auto_migrate", True):
                 self.app.engine.migrate()
             else:
                 self.app.engine.check_schema()
-            host = self.app.engine.exposed_host()
             if host:
                 logger.warning(
                     "The connection to %s has no TLS: passwords and tasks can be read on the way. "

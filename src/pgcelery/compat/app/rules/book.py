@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from pgcelery.compat.app import running
-from pgcelery.compat.app.priorities import Priorities
-from pgcelery.compat.app.rules.compiled import CALL_OPTIONS, Declared, TaskRules
+from pgcelery.compat.app.options import CALL_OPTIONS
+from pgcelery.compat.app.rules.compiled import Declared, TaskRules
 from pgcelery.compat.app.rules.declared import (
     SCOPES,
     Table,
@@ -64,25 +64,12 @@ class _Settings(NamedTuple):
 
 
 class RuleBook:
-    """The rules of the tasks of one app."""
+    """The rules of the tasks of one app, while its settings stay as they are."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    def __init__(self, conf: Any) -> None:
+        self._conf = conf
         self._entries: dict[str, _Entry] = {}
         self._derived: dict[tuple[str, Declared], TaskRules] = {}
-        app.on_after_configure.connect(self.forget)
-        app.conf.bind_to(self.forget)
-
-    def forget(self, *args: Any, **kwargs: Any) -> None:
-        """Read everything anew: the settings were changed."""
-        self._entries, self._derived = {}, {}
-        for name in ("priorities", "_settings"):
-            vars(self).pop(name, None)
-
-    @cached_property
-    def priorities(self) -> Priorities:
-        """What the priorities of Celery are to the engine."""
-        return Priorities(self.app.conf)
 
     def fields(
         self,
@@ -163,7 +150,7 @@ class RuleBook:
 
     @cached_property
     def _settings(self) -> _Settings:
-        conf = self.app.conf
+        conf = self._conf
         scope = conf.task_rate_limit_scope
         if scope not in SCOPES:
             raise ImproperlyConfigured(f"task_rate_limit_scope is worker or global, not {scope!r}")

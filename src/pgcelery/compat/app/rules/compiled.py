@@ -22,18 +22,8 @@ from pgcelery.compat.app.rules.options import (
 from pgcelery.engine import Gate
 from pgcelery.engine import Unique as UniqueJob
 
-__all__ = ("CALL_OPTIONS", "Declared", "TaskRules", "engine_key")
+__all__ = ("Declared", "TaskRules", "engine_key")
 
-#: Options of `apply_async` that are about rules.
-CALL_OPTIONS = (
-    "concurrency_key",
-    "concurrency_limit",
-    "placement",
-    "rate_key",
-    "rate_units",
-    "unique",
-    "unique_key",
-)
 
 #: Most limits of one task; the engine's.
 MAX_GATES = 8
