@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pgcelery.engine.arrays import IntegerArray, TextArray
 from pgcelery.engine.config import EngineConfig
@@ -64,8 +64,6 @@ class Relay:
         self.wanted = False  #: there are jobs for which a connection would be of use
         self._reserved = reserved
         self._spare: int | None = None
-        #: id of the run's job that was claimed last, and columns of the one that follows it
-        self._ahead: tuple[Any, ...] | None = None
         name = f"{config.application_name} relay"  # so that an operator can tell them apart
         self._link = Link(replace(config, application_name=name))
         self._limit_s = min(config.connect_timeout_s, config.lease_s * _MARGIN)
@@ -157,7 +155,7 @@ class Relay:
         job: Job,
         outcome: Outcome,
         terms: Terms,
-        prepare: Callable[[Job], None] = lambda job: None,
+        prepare: Callable[[Step], None] = lambda step: None,
     ) -> Step | None:
         """Record a completed run and claim what waited for it.
 
@@ -165,7 +163,7 @@ class Relay:
             job: The run's.
             outcome: What it came to.
             terms: What the node allows.
-            prepare: Called while the database works, with the job that will probably be claimed.
+            prepare: Called while the database commits, with what is returned if that succeeds.
 
         Returns:
             None if nothing was changed: it is not a case for this, or the server refused.
@@ -188,24 +186,25 @@ class Relay:
             self._margin_s,
             barred,
         ]
-        expected, spare = self._ahead, self._spare
-        self._ahead = None
+        step: Step | None = None
+        spare = self._spare
 
-        def meanwhile() -> None:
-            if expected is not None and expected[0] == job.id:
-                prepare(self._job(expected[1:], spare, outcome))
+        def early(rows: Rows) -> None:
+            nonlocal step
+            cells = rows[0]
+            if cells[0] is not None:
+                step = Step(outcome, self._job(cells, spare, outcome), _int(cells[6]))
+                prepare(step)
 
-        cells = self._ask(self._relay, params, began, meanwhile)
-        if cells is None or cells[0] is None:
+        cells = self._ask(self._relay, params, began, early)
+        if cells is None or step is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
         self._tell(outcome, cells[7])
-        claimed = self._job(cells[:6], spare, outcome)
-        self._ahead = None if cells[8] is None else (claimed.id, *cells[8:])
-        self._spare = _int(cells[6])
-        return Step(outcome, claimed, self._spare)
+        self._spare = step.spare
+        return step
 
     def end(self, job: Job, outcome: Outcome) -> Step | None:
         """Record a completed run that nobody waits for; returns and raises what `step` does."""
@@ -245,7 +244,7 @@ class Relay:
             self._broken()
             raise AnswerLost
         self._tell(outcome, cells[7])
-        claimed = self._job(cells[:6], self._spare, outcome)
+        claimed = self._job(cells, self._spare, outcome)
         claimed = claimed._replace(fed=None, delivery=_int(cells[8]))
         self._spare = _int(cells[6])
         return Step(outcome, claimed, self._spare)
@@ -261,14 +260,12 @@ class Relay:
         statement: Statement,
         params: list[Param],
         began: float,
-        meanwhile: Callable[[], None] | None = None,
+        early: Callable[[Rows], None] | None = None,
     ) -> list[bytes | None] | None:
         self._answer = self._refused = None
         try:
-            self._link.send(statement, params, self._take_answer, self._refuse)
+            self._link.send(statement, params, self._take_answer, self._refuse, early)
             failpoint("relay.sent")
-            if meanwhile is not None:
-                meanwhile()
             self._await(began + self._limit_s)
         except DatabaseUnavailable as exc:
             self._broken()
@@ -299,7 +296,7 @@ class Relay:
             waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
 
     def _job(self, cells: Sequence[bytes | None], token: int, outcome: Outcome) -> Job:
-        id, queue_id, name, payload, priority, flags = cells
+        id, queue_id, name, payload, priority, flags = cells[:6]
         return Job(
             (id or b"").decode(),
             token,
