@@ -182,9 +182,7 @@ class Link:
         except psycopg.Error:
             self._fail()
 
-    def _send(
-        self, statement: Statement, params: Sequence[Param], early: bool
-    ) -> tuple[bool, int]:
+    def _send(self, statement: Statement, params: Sequence[Param], early: bool) -> tuple[bool, int]:
         """Hand it to libpq; whether that prepares it, and the bytes of its binary parameters."""
         assert self._conn is not None
         values: list[bytes | None] = []

@@ -13,7 +13,6 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 from pgcelery.engine.arrays import IntegerArray, TextArray
@@ -28,6 +27,8 @@ _INT4, _INT8, _TEXT, _BYTEA, _FLOAT8 = 23, 20, 25, 17, 701
 _MARGIN = 0.2  # of the lease: what must be left of it, and the most that an answer may take
 _RETRY_S = (0.05, 10.0)  # first and slowest pause between attempts to connect
 _REFUSED_PAUSE_S = 0.5  # after the server refused a statement
+
+Cells = list[bytes | None]  #: of an answer's only row
 
 
 class Terms(NamedTuple):
@@ -76,6 +77,7 @@ class Relay:
         self._not_before = 0.0  # monotonic time of the next attempt
         self._pause_s = _RETRY_S[0]
         self._answer: Rows | None = None
+        self._early: Rows | None = None  # the same, before it is committed
         self._refused: str | None = None
         oids = (_INT4, _INT8, _TEXT, _BYTEA, _FLOAT8, _INT8, IntegerArray.oid, _FLOAT8)
         text = load("nodes/relay", config.schema)
@@ -189,10 +191,10 @@ class Relay:
         step: Step | None = None
         spare = self._spare
 
-        def early(rows: Rows) -> None:
+        def early(cells: Cells) -> None:
             nonlocal step
-            cells = rows[0]
             if cells[0] is not None:
+                self._tell(outcome, cells[7])
                 step = Step(outcome, self._job(cells, spare, outcome), _int(cells[6]))
                 prepare(step)
 
@@ -202,7 +204,6 @@ class Relay:
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
-        self._tell(outcome, cells[7])
         self._spare = step.spare
         return step
 
@@ -210,10 +211,11 @@ class Relay:
         """Record a completed run that nobody waits for; returns and raises what `step` does."""
         assert self._spare is not None
         params: list[Param] = [job.token, job.id, outcome.result, outcome.ttl_s]
-        cells = self._ask(self._end, params, time.monotonic())
+        cells = self._ask(
+            self._end, params, time.monotonic(), lambda cells: self._tell(outcome, cells[1])
+        )
         if cells is None or cells[0] != b"\1":
             return None
-        self._tell(outcome, cells[1])
         return Step(outcome, None, self._spare)
 
     def serve(self, job: Job, outcome: Outcome, terms: Terms) -> Step | None:
@@ -237,13 +239,12 @@ class Relay:
             IntegerArray.of(ids[pivot:] + ids[:pivot]),
             self._margin_s,
         ]
-        cells = self._ask(self._serve, params, began)
+        cells = self._ask(self._serve, params, began, lambda cells: self._tell(outcome, cells[7]))
         if cells is None or cells[0] is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
-        self._tell(outcome, cells[7])
         claimed = self._job(cells, self._spare, outcome)
         claimed = claimed._replace(fed=None, delivery=_int(cells[8]))
         self._spare = _int(cells[6])
@@ -260,13 +261,14 @@ class Relay:
         statement: Statement,
         params: list[Param],
         began: float,
-        early: Callable[[Rows], None] | None = None,
-    ) -> list[bytes | None] | None:
-        self._answer = self._refused = None
+        early: Callable[[Cells], None],
+    ) -> Cells | None:
+        """Give an answer, or None if it was refused; `early` gets it before it is committed."""
+        self._answer = self._early = self._refused = None
         try:
-            self._link.send(statement, params, self._take_answer, self._refuse, early)
+            self._link.send(statement, params, self._take_answer, self._refuse, self._take_early)
             failpoint("relay.sent")
-            self._await(began + self._limit_s)
+            self._await(began + self._limit_s, early)
         except DatabaseUnavailable as exc:
             self._broken()
             raise AnswerLost from exc
@@ -274,13 +276,16 @@ class Relay:
         return None if self._answer is None else self._answer[0]
 
     def _tell(self, outcome: Outcome, channels: bytes | None) -> None:
-        """Tell those who wait for a result; they look by themselves should that fail."""
+        """Tell those who wait for a result; they look by themselves should that fail.
+
+        Called before the commit: the server runs this right after it.
+        """
         if channels is not None:
             told = json.dumps([outcome.id])
             for channel in TextArray.read(channels):
-                self._try(partial(self._link.send, self._notify, [channel, told], _done, _done))
+                self._link.send(self._notify, [channel, told], _done, _done)
 
-    def _await(self, deadline: float) -> None:
+    def _await(self, deadline: float, early: Callable[[Cells], None]) -> None:
         link = self._link
         waiting = select.poll()
         fd = link.fileno()
@@ -293,6 +298,9 @@ class Relay:
                 raise DatabaseUnavailable("no answer in time")
             waiting.poll(left_s * 1000)
             link.advance()
+            if self._early is not None:
+                cells, self._early = self._early[0], None
+                early(cells)
             waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
 
     def _job(self, cells: Sequence[bytes | None], token: int, outcome: Outcome) -> Job:
@@ -308,6 +316,9 @@ class Relay:
             fed=(outcome.id, int(outcome.state), outcome.result),
             awaited=bool(_int(flags) & 1),
         )
+
+    def _take_early(self, rows: Rows) -> None:
+        self._early = rows
 
     def _take_answer(self, rows: Rows) -> None:
         self._answer = rows

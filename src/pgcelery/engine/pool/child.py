@@ -232,7 +232,7 @@ class Child:
             chained = job.awaited or job.token == self._followed
             serves = not chained and took_ns < _SHORT_NS and self._serves()
             if isinstance(outcome, Recorded):
-                self._say(WENT_ON, dump_step(Step(outcome.outcome, None, 0, outcome.news)), took_ns)
+                self._say_step(Step(outcome.outcome, None, 0, outcome.news), took_ns)
             elif self._relay is not None and (chained or serves) and not reason:
                 following = self._go_on(self._relay, job, outcome, took_ns)
             else:
@@ -268,10 +268,7 @@ class Child:
             self._say(kind, dump_outcome(outcome), took_ns)
         else:
             failpoint("relay.committed")
-            if self._frame is not None and self._frame[0] is step:
-                self._socket.sendall(self._frame[1])
-            else:
-                self._say(WENT_ON, dump_step(step), took_ns)
+            self._say_step(step, took_ns)
             failpoint("relay.told")
         self._page.relaying = False
         if step is None or step.job is None:
@@ -353,6 +350,13 @@ class Child:
 
     def _say_spare(self, token: int) -> None:
         self._say(SPARE, TOKEN.pack(token))
+
+    def _say_step(self, step: Step, took_ns: int) -> None:
+        prepared, self._frame = self._frame, None
+        if prepared is not None and prepared[0] is step:
+            self._socket.sendall(prepared[1])
+        else:
+            self._say(WENT_ON, dump_step(step), took_ns)
 
     def _say(self, kind: bytes, body: bytes = b"", took_ns: int = 0) -> None:
         self._socket.sendall(_frame(kind, body, took_ns))
