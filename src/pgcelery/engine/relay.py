@@ -29,7 +29,6 @@ _INT4, _INT8, _TEXT, _BYTEA, _FLOAT8 = 23, 20, 25, 17, 701
 _MARGIN = 0.2  # of the lease: what must be left of it, and the most that an answer may take
 _RETRY_S = (0.05, 10.0)  # first and slowest pause between attempts to connect
 _KEEN_S = 0.0006  # for which a process looks for an answer without sleeping
-_VAIN_S = 0.005  # for which it sleeps after that was in vain: a tenth of a core at most is lost
 _REFUSED_PAUSE_S = 0.5  # after the server refused a statement
 
 Cells = list[bytes | None]  #: of an answer's only row
@@ -80,7 +79,6 @@ class Relay:
         self._asked = False  # for a token
         self._not_before = 0.0  # monotonic time of the next attempt
         self._pause_s = _RETRY_S[0]
-        self._sleeps_until = 0.0  # monotonic time before which an answer is waited for asleep
         self._answer: Rows | None = None
         self._early: Rows | None = None  # the same, before it is committed
         self._refused: str | None = None
@@ -311,22 +309,13 @@ class Relay:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise DatabaseUnavailable("no answer in time")
-            if not (keen and self._looked(waiting)):
+            if not (keen and _soon(waiting)):
                 waiting.poll(left_s * 1000)
             link.advance()
             if self._early is not None:
                 cells, self._early = self._early[0], None
                 early(cells)
             waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
-
-    def _looked(self, waiting: select.poll) -> bool:
-        """Look for an answer, unless that was in vain a moment ago; whether one came."""
-        if time.monotonic() < self._sleeps_until:
-            return False
-        if not _soon(waiting):
-            self._sleeps_until = time.monotonic() + _VAIN_S
-            return False
-        return True
 
     def _job(self, cells: Sequence[bytes | None], token: int, outcome: Outcome) -> Job:
         id, queue_id, name, payload, priority, flags = cells[:6]
