@@ -9,8 +9,6 @@ claim whose answer got lost is found and given back.
 from __future__ import annotations
 
 import json
-import os
-import resource
 import select
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +26,6 @@ from pgcelery.engine.link import Link, LinkState, Param, Rows, Statement
 _INT4, _INT8, _TEXT, _BYTEA, _FLOAT8 = 23, 20, 25, 17, 701
 _MARGIN = 0.2  # of the lease: what must be left of it, and the most that an answer may take
 _RETRY_S = (0.05, 10.0)  # first and slowest pause between attempts to connect
-_KEEN_S = 0.0006  # for which a process looks for an answer without sleeping
 _REFUSED_PAUSE_S = 0.5  # after the server refused a statement
 
 Cells = list[bytes | None]  #: of an answer's only row
@@ -201,7 +198,7 @@ class Relay:
                 step = Step(outcome, self._job(cells, spare, outcome), _int(cells[6]))
                 prepare(step)
 
-        cells = self._ask(self._relay, params, began, early, keen=True)
+        cells = self._ask(self._relay, params, began, early)
         if cells is None or step is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
@@ -265,23 +262,13 @@ class Relay:
         params: list[Param],
         began: float,
         early: Callable[[Cells], None],
-        *,
-        keen: bool = False,
     ) -> Cells | None:
-        """Give an answer, or None if it was refused; `early` gets it before it is committed.
-
-        Args:
-            statement: What to run.
-            params: For it.
-            began: Monotonic time from which an answer may take so long.
-            early: Called with the answer before it is committed.
-            keen: Everything waits for this answer: see `_soon`.
-        """
+        """Give an answer, or None if it was refused; `early` gets it before it is committed."""
         self._answer = self._early = self._refused = None
         try:
             self._link.send(statement, params, self._take_answer, self._refuse, self._take_early)
             failpoint("relay.sent")
-            self._await(began + self._limit_s, early, keen)
+            self._await(began + self._limit_s, early)
         except DatabaseUnavailable as exc:
             self._broken()
             raise AnswerLost from exc
@@ -298,7 +285,7 @@ class Relay:
             for channel in TextArray.read(channels):
                 self._link.send(self._notify, [channel, told], _done, _done)
 
-    def _await(self, deadline: float, early: Callable[[Cells], None], keen: bool) -> None:
+    def _await(self, deadline: float, early: Callable[[Cells], None]) -> None:
         link = self._link
         waiting = select.poll()
         fd = link.fileno()
@@ -309,8 +296,7 @@ class Relay:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise DatabaseUnavailable("no answer in time")
-            if not (keen and _soon(waiting)):
-                waiting.poll(left_s * 1000)
+            waiting.poll(left_s * 1000)
             link.advance()
             if self._early is not None:
                 cells, self._early = self._early[0], None
@@ -370,25 +356,6 @@ class Relay:
         """Close the connection."""
         self.wanted = False
         self._link.close()
-
-
-def _soon(waiting: select.poll) -> bool:
-    """Look again and again for a moment, as long as nobody else wants this core; whether it came.
-
-    To be woken from sleep takes a tenth of a step. The first to want the core may be the server's
-    process, which is woken by what was sent; it is done as soon as there is an answer.
-    """
-    until, switches = time.monotonic() + _KEEN_S, _switches() + 1
-    while not waiting.poll(0):
-        os.sched_yield()
-        if time.monotonic() > until or _switches() > switches:
-            return False
-    return True
-
-
-def _switches() -> int:
-    """Count how often this process had to give way to another one."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _done(*answer: object) -> None:
