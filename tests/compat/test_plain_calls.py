@@ -58,6 +58,18 @@ _OPTIONS = st.fixed_dictionaries(
         "my%property": _VALUE,
         "retry": st.sampled_from([None, True, False]),
         "retry_policy": st.sampled_from([None, {"max_retries": 1}]),
+        "chord_parents": _NAME | st.lists(_NAME, max_size=2) | st.just(1),
+        "chord_immutable": st.booleans(),
+        "chain_link": st.none()
+        | st.fixed_dictionaries(
+            {
+                "head": _TEXT,
+                "left": st.integers(0, 3),
+                "next": st.none() | _TEXT,
+                "trail": st.just([(("a%", None), None)]),
+            }
+        )
+        | st.just({"head": 1}),
     },
 )
 
@@ -85,12 +97,14 @@ def _sent(app: Offline, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
 @example({"ignore_result": True}, {"ignore_result": 1}, False, [], {})
 @example({"stamp": "x"}, {"my%property": "x"}, False, [], {})
 @example({"correlation_id": "x"}, {"correlation_id": "x"}, False, [], {})
+@example({"chord_parents": "x"}, {"chord_immutable": True}, False, [], {})
 def test_a_call_is_written_as_if_none_had_been_before(
     first: dict[str, Any], second: dict[str, Any], same: bool, args: Any, kwargs: Any
 ) -> None:
     app = _APP
     if same:  # apart from what has a blank in a head
         blanks = ("task_id", "group_id", "group_index", "root_id", "parent_id", "reply_to")
+        blanks += ("chord_parents", "chain_link")
         second = {**{k: v for k, v in first.items() if k not in blanks}} | {
             k: v for k, v in second.items() if k in blanks
         }
@@ -120,6 +134,15 @@ def twice(app: Offline, **options: Any) -> NewJob:
     with mock.patch.object(sending, "seal", side_effect=AssertionError("made in full")):
         app.send_task("t", (1,), **options)
     return app.sent()
+
+
+def test_later_steps_of_a_chain_are_plain_calls(app: Offline) -> None:
+    task = app.task(lambda value: value, name="step")
+    (task.s(1) | task.s() | task.s() | task.s()).apply_async()
+    seal = mock.Mock(side_effect=sending.seal)
+    with mock.patch.object(sending, "seal", seal):
+        (task.s(1) | task.s() | task.s() | task.s()).apply_async()
+    assert seal.call_count == 1  # the first one's message has the chain written out
 
 
 def test_settings_that_are_changed_count_at_once(app: Offline) -> None:

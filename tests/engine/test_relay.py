@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,6 @@ from tests.support.jobs import new_job, running
 from tests.support.relays import (
     MOVING,
     Notes,
-    Proxy,
     TellingPool,
     at_work,
     chain_of,
@@ -156,10 +155,10 @@ def test_in_any_other_case_the_function_changes_nothing(client: Client, dsn: str
             conn.execute("delete from pgcelery.nodes")
         before = contents(dsn, *MOVING, "results", "jobs")
         row = conn.execute(
-            "select * from pgcelery.relay_v2(%s, %s, 'a', 'x', null, 99, %s, 6, '{}')",
+            "select * from pgcelery.relay_v3(%s, %s, 'a', 'x', null, 99, %s, 6, '{}')",
             [me, token, [queue_id]],
         ).fetchone()
-    assert row == (None,) * 14
+    assert row == (None,) * 8
     assert contents(dsn, *MOVING, "results", "jobs") == before
 
 
@@ -190,7 +189,7 @@ def test_a_child_that_is_joined_meanwhile_undoes_the_step(client: Client, dsn: s
         def relay() -> None:
             try:
                 conn.execute(
-                    "select * from pgcelery.relay_v2(%s, 1, 'a', 'x', null, 99, %s, 6, '{}')",
+                    "select * from pgcelery.relay_v3(%s, 1, 'a', 'x', null, 99, %s, 6, '{}')",
                     [me, [queue_id]],
                 )
             except psycopg.errors.SerializationFailure as error:
@@ -269,6 +268,8 @@ def test_nothing_is_relayed_when_somebody_must_hear_first(client: Client, notes:
         notes.first = True
         client.enqueue([new_job(id="alone")])  # after its round the node has asked
         assert client.wait(["alone"], 10)
+        wait_for(lambda: pool._crew.terms is None)
+        pool.steps.clear()
         client.enqueue(chain_of(IDS))
         assert client.wait(IDS[-1:], 10)
         assert pool.relayed() == []
@@ -331,23 +332,52 @@ class Opening(Notes):
         return super().open(job)
 
 
-def test_what_comes_next_is_opened_while_the_database_works(
+@contextmanager
+def at_commit(dsn: str, does: str) -> Iterator[psycopg.Connection[Any]]:
+    """Let every connection of a pool process do something at the end of its transactions."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            "create function pgcelery.at_end() returns trigger language plpgsql as $$ begin"
+            f" if current_setting('application_name') like '% relay' then {does}; end if;"
+            " return null; end $$"
+        )
+        conn.execute(
+            "create constraint trigger at_end after insert on pgcelery.results"
+            " deferrable initially deferred for each row execute function pgcelery.at_end()"
+        )
+        try:
+            yield conn
+        finally:
+            conn.execute("drop function pgcelery.at_end cascade")
+
+
+def test_what_comes_next_is_opened_before_the_commit_and_begins_after_it(
     client: Client, dsn: str, tmp_path: Path
 ):
-    notes = Opening(tmp_path)
+    notes, lock = Opening(tmp_path), "perform pg_advisory_xact_lock_shared(7)"
     first, second, third = chain_of(["a", "b", "c"])
-    with (
-        closing(Proxy(dsn, tmp_path)) as proxy,
-        at_work(client, notes, TellingPool(via=proxy)),
-    ):
+    with at_commit(dsn, lock) as other, at_work(client, notes, TellingPool()):
         client.enqueue([first, second._replace(payload=b"hold"), third])
         wait_for(lambda: notes.begun("b"))
-        proxy.delay = "answers"
+        other.execute("select pg_advisory_lock(7)")
         notes.release("b")
         wait_for((tmp_path / "opened-c").exists)
+        wait_for(lambda: rows(dsn, "select from pg_locks where not granted"))
         assert not notes.begun("c")
-        proxy.delay = ""
+        other.execute("select pg_advisory_unlock(7)")
         assert client.wait(["c"], 10)["c"].result == b">a>b>c"
+    assert [one for one in notes.ran() if one in "abc"] == ["a", "b", "c"]
+
+
+def test_what_was_opened_does_not_begin_when_the_commit_fails(
+    client: Client, dsn: str, tmp_path: Path
+):
+    notes, pool = Opening(tmp_path), TellingPool()
+    with at_commit(dsn, "raise exception 'not this one'"), at_work(client, notes, pool):
+        client.enqueue(chain_of(["a", "b", "c"]))
+        assert client.wait(["c"], 10)["c"].result == b">a>b>c"
+    assert pool.relayed() == []
+    assert (tmp_path / "opened-b").exists()
     assert [one for one in notes.ran() if one in "abc"] == ["a", "b", "c"]
 
 

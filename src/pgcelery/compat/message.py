@@ -15,14 +15,14 @@ from kombu.utils.json import JSONEncoder
 
 from pgcelery.compat.utils.jsontext import parse
 
-__all__ = ("Message", "decode", "encode", "head_of", "join")
+__all__ = ("Message", "decode", "encode", "head_of", "join", "to_json")
 
 #: Version of the framing, then the length of the JSON head; the body is the rest.
 _FRAME = Struct(">BI")
 _VERSION = 2
 
 # Kombu's encoder, made once: it tags times, decimals, UUIDs and bytes in custom headers.
-_dump_head = JSONEncoder(separators=(",", ":")).encode
+to_json = JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ def head_of(message: Message) -> str:
     Raises:
         TypeError: A header or property that JSON cannot say.
     """
-    return _dump_head(
+    return to_json(
         (message.headers, message.properties, message.content_type, message.content_encoding)
     )
 

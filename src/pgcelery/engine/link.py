@@ -55,6 +55,7 @@ class _Request(NamedTuple):
     on_rows: Callable[[Rows], None]
     on_error: Callable[[str, str], None]  # sqlstate, message
     size: int  # bytes of its parameters
+    on_early: Callable[[Rows], None] | None
 
 
 class Link:
@@ -156,6 +157,7 @@ class Link:
         params: Sequence[Param],
         on_rows: Callable[[Rows], None],
         on_error: Callable[[str, str], None],
+        on_early: Callable[[Rows], None] | None = None,
     ) -> None:
         """Queue a statement; its transaction is its own.
 
@@ -164,20 +166,23 @@ class Link:
             params: One a parameter; arrays in binary, the rest as text.
             on_rows: Called with the rows (cells in binary, None for null) once committed.
             on_error: Called with SQLSTATE and message when the server refused it.
+            on_early: Called with the rows before they are committed, which then may still fail.
 
         Raises:
             DatabaseUnavailable: The connection broke.
         """
         try:
-            prepares, size = self._send(statement, params)
+            prepares, size = self._send(statement, params, on_early is not None)
             if not self._pending:
                 self._heard_at = time.monotonic()
-            self._pending.append(_Request(statement.name, prepares, on_rows, on_error, size))
+            self._pending.append(
+                _Request(statement.name, prepares, on_rows, on_error, size, on_early)
+            )
             self._flush()
         except psycopg.Error:
             self._fail()
 
-    def _send(self, statement: Statement, params: Sequence[Param]) -> tuple[bool, int]:
+    def _send(self, statement: Statement, params: Sequence[Param], early: bool) -> tuple[bool, int]:
         """Hand it to libpq; whether that prepares it, and the bytes of its binary parameters."""
         assert self._conn is not None
         values: list[bytes | None] = []
@@ -204,6 +209,8 @@ class Link:
             self._conn.send_query_params(
                 statement.text, values, statement.oids, formats, result_format=pq.Format.BINARY
             )
+        if early:  # what the commit waits for, the rows do not
+            self._conn.send_flush_request()
         self._conn.pipeline_sync()
         return prepares, size
 
@@ -265,6 +272,8 @@ class Link:
             status = result.status
             if status == pq.ExecStatus.TUPLES_OK:
                 self._rows = cells(result)
+                if (on_early := self._pending[0].on_early) is not None:
+                    on_early(self._rows)
             elif status == pq.ExecStatus.COMMAND_OK:
                 self._accepted = True
             elif status == pq.ExecStatus.FATAL_ERROR:

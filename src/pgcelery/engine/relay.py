@@ -13,8 +13,7 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pgcelery.engine.arrays import IntegerArray, TextArray
 from pgcelery.engine.config import EngineConfig
@@ -28,6 +27,8 @@ _INT4, _INT8, _TEXT, _BYTEA, _FLOAT8 = 23, 20, 25, 17, 701
 _MARGIN = 0.2  # of the lease: what must be left of it, and the most that an answer may take
 _RETRY_S = (0.05, 10.0)  # first and slowest pause between attempts to connect
 _REFUSED_PAUSE_S = 0.5  # after the server refused a statement
+
+Cells = list[bytes | None]  #: of an answer's only row
 
 
 class Terms(NamedTuple):
@@ -68,8 +69,6 @@ class Relay:
         self.wanted = False  #: there are jobs for which a connection would be of use
         self._reserved = reserved
         self._spare: int | None = None
-        #: id of the run's job that was claimed last, and columns of the one that follows it
-        self._ahead: tuple[Any, ...] | None = None
         name = f"{config.application_name} relay"  # so that an operator can tell them apart
         self._link = Link(replace(config, application_name=name))
         self._limit_s = min(config.connect_timeout_s, config.lease_s * _MARGIN)
@@ -82,6 +81,7 @@ class Relay:
         self._not_before = 0.0  # monotonic time of the next attempt
         self._pause_s = _RETRY_S[0]
         self._answer: Rows | None = None
+        self._early: Rows | None = None  # the same, before it is committed
         self._refused: str | None = None
         oids = (_INT4, _INT8, _TEXT, _BYTEA, _FLOAT8, _INT8, IntegerArray.oid, _FLOAT8)
         text = load("nodes/relay", config.schema)
@@ -161,7 +161,7 @@ class Relay:
         job: Job,
         outcome: Outcome,
         terms: Terms,
-        prepare: Callable[[Job], None] = lambda job: None,
+        prepare: Callable[[Step], None] = lambda step: None,
     ) -> Step | None:
         """Record a completed run and claim what waited for it.
 
@@ -169,7 +169,7 @@ class Relay:
             job: The run's.
             outcome: What it came to.
             terms: What the node allows.
-            prepare: Called while the database works, with the job that will probably be claimed.
+            prepare: Called while the database commits, with what is returned if that succeeds.
 
         Returns:
             None if nothing was changed: it is not a case for this, or the server refused.
@@ -192,24 +192,24 @@ class Relay:
             self._margin_s,
             barred,
         ]
-        expected, spare = self._ahead, self._spare
-        self._ahead = None
+        step: Step | None = None
+        spare = self._spare
 
-        def meanwhile() -> None:
-            if expected is not None and expected[0] == job.id:
-                prepare(self._job(expected[1:], spare, outcome))
+        def early(cells: Cells) -> None:
+            nonlocal step
+            if cells[0] is not None:
+                self._tell(outcome, cells[7])
+                step = Step(outcome, self._job(cells, spare, outcome), _int(cells[6]))
+                prepare(step)
 
-        cells = self._ask(self._relay, params, began, meanwhile)
-        if cells is None or cells[0] is None:
+        cells = self._ask(self._relay, params, began, early)
+        if cells is None or step is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
-        self._tell(outcome, cells[7])
-        claimed = self._job(cells[:6], spare, outcome)
-        self._ahead = None if cells[8] is None else (claimed.id, *cells[8:])
-        self._spare = _int(cells[6])
-        return Step(outcome, claimed, self._spare)
+        self._spare = step.spare
+        return step
 
     def end(self, job: Job, outcome: Outcome, terms: Terms) -> Step | None:
         """Record a completed run that nobody waits for; returns and raises what `step` does."""
@@ -217,13 +217,13 @@ class Relay:
         self._heed(terms)
         params: list[Param] = [job.token, job.id, outcome.result, outcome.ttl_s, self._arrays[0]]
 
-        def meanwhile() -> None:
+        def early(cells: Cells) -> None:
+            self._tell(outcome, cells[1])
             self._link.send(self._late, [job.id], _done, _done)
 
-        cells = self._ask(self._end, params, time.monotonic(), meanwhile)
+        cells = self._ask(self._end, params, time.monotonic(), early)
         if cells is None or cells[0] != b"\1":
             return None
-        self._tell(outcome, cells[1])
         return Step(outcome, None, self._spare, more=cells[2] == b"\1")
 
     def serve(self, job: Job, outcome: Outcome, terms: Terms) -> Step | None:
@@ -247,14 +247,13 @@ class Relay:
             IntegerArray.of(ids[pivot:] + ids[:pivot]),
             self._margin_s,
         ]
-        cells = self._ask(self._serve, params, began)
+        cells = self._ask(self._serve, params, began, lambda cells: self._tell(outcome, cells[7]))
         if cells is None or cells[0] is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
-        self._tell(outcome, cells[7])
-        claimed = self._job(cells[:6], self._spare, outcome)
+        claimed = self._job(cells, self._spare, outcome)
         claimed = claimed._replace(fed=None, delivery=_int(cells[8]))
         self._spare = _int(cells[6])
         return Step(outcome, claimed, self._spare)
@@ -270,15 +269,14 @@ class Relay:
         statement: Statement,
         params: list[Param],
         began: float,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> list[bytes | None] | None:
-        self._answer = self._refused = None
+        early: Callable[[Cells], None],
+    ) -> Cells | None:
+        """Give an answer, or None if it was refused; `early` gets it before it is committed."""
+        self._answer = self._early = self._refused = None
         try:
-            self._link.send(statement, params, self._take_answer, self._refuse)
+            self._link.send(statement, params, self._take_answer, self._refuse, self._take_early)
             failpoint("relay.sent")
-            if meanwhile is not None:
-                meanwhile()
-            self._await(began + self._limit_s)
+            self._await(began + self._limit_s, early)
         except DatabaseUnavailable as exc:
             self._broken()
             raise AnswerLost from exc
@@ -286,13 +284,16 @@ class Relay:
         return None if self._answer is None else self._answer[0]
 
     def _tell(self, outcome: Outcome, channels: bytes | None) -> None:
-        """Tell those who wait for a result; they look by themselves should that fail."""
+        """Tell those who wait for a result; they look by themselves should that fail.
+
+        Called before the commit: the server runs this right after it.
+        """
         if channels is not None:
             told = json.dumps([outcome.id])
             for channel in TextArray.read(channels):
-                self._try(partial(self._link.send, self._notify, [channel, told], _done, _done))
+                self._link.send(self._notify, [channel, told], _done, _done)
 
-    def _await(self, deadline: float) -> None:
+    def _await(self, deadline: float, early: Callable[[Cells], None]) -> None:
         link = self._link
         waiting = select.poll()
         fd = link.fileno()
@@ -305,10 +306,13 @@ class Relay:
                 raise DatabaseUnavailable("no answer in time")
             waiting.poll(left_s * 1000)
             link.advance()
+            if self._early is not None:
+                cells, self._early = self._early[0], None
+                early(cells)
             waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
 
     def _job(self, cells: Sequence[bytes | None], token: int, outcome: Outcome) -> Job:
-        id, queue_id, name, payload, priority, flags = cells
+        id, queue_id, name, payload, priority, flags = cells[:6]
         return Job(
             (id or b"").decode(),
             token,
@@ -320,6 +324,9 @@ class Relay:
             fed=(outcome.id, int(outcome.state), outcome.result),
             awaited=bool(_int(flags) & 1),
         )
+
+    def _take_early(self, rows: Rows) -> None:
+        self._early = rows
 
     def _take_answer(self, rows: Rows) -> None:
         self._answer = rows

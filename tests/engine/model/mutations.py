@@ -121,13 +121,13 @@ MUTATIONS = [
     Mutation("cancel: no wish for what runs", "cancel_v1", "if ended then", "if true then"),
     Mutation(
         "relay: ignores a wish to cancel",
-        "relay_v2",
+        "relay_v3",
         "and not exists (select from pgcelery.cancels c"
-        " where c.job_id in (relay_v2.job_id, n.job_id))",
+        " where c.job_id in (relay_v3.job_id, e.child))",
         "",
     ),
     Mutation(
-        "relay: ignores other parents", "relay_v2", "n.pending = 1 and n.joined is null", "true"
+        "relay: ignores other parents", "relay_v3", "n.pending = 1 and n.joined is null", "true"
     ),
     Mutation(
         "replay: of what has not ended", "replay_v1", "if refused is not null then", "if false then"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ("check_headers", "check_properties")
+__all__ = ("check_headers", "check_properties", "check_workflow")
 
 _UNLIMITED = [None, None]
 _TEXT = (str, type(None))
@@ -86,10 +86,15 @@ def check_headers(headers: Mapping[str, Any]) -> None:
     if stamps and not all(isinstance(one, str) for one in stamps):
         raise _wrong("header", "stamped_headers", stamps)
     if "chord_parents" in headers or "chain_link" in headers:
-        _check_workflow(headers)
+        check_workflow(headers)
 
 
-def _check_workflow(headers: Mapping[str, Any]) -> None:
+def check_workflow(headers: Mapping[str, Any]) -> None:
+    """Refuse headers of workflows that are not what they should be.
+
+    Raises:
+        TypeError: Names the header.
+    """
     for name, kinds in _WORKFLOW:
         if name in headers and not isinstance(headers[name], kinds):
             raise _wrong("header", name, headers[name])

@@ -6,7 +6,7 @@ texts of arguments. So what was written in full for the first is kept, with blan
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from json.encoder import encode_basestring_ascii as quote
 from uuid import uuid4
 
@@ -36,16 +36,17 @@ class Heads:
         Args:
             key: What it was learnt by.
             blanks: By name, as JSON: `id`, `group`, `group_index`, `root_id`, `parent_id`,
-                `argsrepr`, `kwargsrepr`, `reply_to`, `exchange`, `routing_key`.
+                `argsrepr`, `kwargsrepr`, `reply_to`, `exchange`, `routing_key`, and those that
+                it was learnt with.
             body: The encoded body.
         """
         head = self._known.get(key)
         return None if head is None else join(head % blanks, body)
 
-    def learn(self, key: Hashable, message: Message) -> None:
-        """Keep the head of a message that was made in full."""
-        blank = _blank
-        headers = {**message.headers, **{name: blank(name) for name in _HEADERS}}
+    def learn(self, key: Hashable, message: Message, more: Collection[str] = ()) -> None:
+        """Keep the head of a message that was made in full; `more` of its headers are blanks."""
+        blank, blanks = _blank, (*_HEADERS, *more)
+        headers = {**message.headers, **{name: blank(name) for name in blanks}}
         properties = {
             **message.properties,
             "correlation_id": blank("id"),
@@ -54,7 +55,7 @@ class Heads:
         }
         kinds = message.content_type, message.content_encoding
         text = head_of(Message(headers, properties, b"", *kinds)).replace("%", "%%")
-        for name in (*_HEADERS, "reply_to", "exchange", "routing_key"):
+        for name in (*blanks, "reply_to", "exchange", "routing_key"):
             text = text.replace(quote(blank(name)), f"%({name})s")
         if len(self._known) >= _KEPT:
             self._known = {}

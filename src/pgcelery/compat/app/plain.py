@@ -1,7 +1,8 @@
 """Calls that say nothing unusual: their messages are written without being made first.
 
-Nobody is told of them, no option has a value that is more than a number or a text, and nothing
-waits. All that a message says is then known from a few values, by which `heads` finds its head.
+Nobody is told of them, and no option has a value that is more than a number or a text. All that a
+message says is then known from a few values, by which `heads` finds its head; what it waits for,
+and where in a chain it stands, is a blank in that.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any, NamedTuple
 
 from pgcelery.compat import signals
 from pgcelery.compat.app.envelope import check_text, repr_args, repr_kwargs
+from pgcelery.compat.app.headers import check_workflow
 from pgcelery.compat.app.heads import quote
-from pgcelery.compat.message import Message
+from pgcelery.compat.message import Message, to_json
 from pgcelery.compat.serialization import dump
 from pgcelery.engine import NewJob
 
@@ -52,6 +54,7 @@ class Draft(NamedTuple):
     Attributes:
         payload: Its message, written; None if nobody has learnt its head yet.
         key: All that its head says but the blanks.
+        waits: Names of the headers that say what it waits for.
         kinds: Content type and encoding of the body.
         queue: Name of its queue.
         exchange: Of its delivery info.
@@ -62,6 +65,7 @@ class Draft(NamedTuple):
 
     payload: bytes | None
     key: Hashable
+    waits: tuple[str, ...]
     kinds: tuple[str, str]
     queue: str
     exchange: str
@@ -71,11 +75,17 @@ class Draft(NamedTuple):
 
     def learn(self, app: Any, headers: dict[str, Any], properties: dict[str, Any]) -> None:
         """Keep the head of the message that was made of the call in full."""
-        app._heads.learn(self.key, Message(headers, properties, b"", *self.kinds))
+        app._heads.learn(self.key, Message(headers, properties, b"", *self.kinds), self.waits)
 
 
 def draft(
-    app: Any, shape: NewJob, args: Any, kwargs: Any, options: Mapping[str, Any], *limits: Any
+    app: Any,
+    shape: NewJob,
+    args: Any,
+    kwargs: Any,
+    options: Mapping[str, Any],
+    waits: Mapping[str, Any],
+    *limits: Any,
 ) -> Draft | None:
     """Write a call that is to be sent at once; None if it is not plain.
 
@@ -85,10 +95,12 @@ def draft(
         args: Positional arguments, or None.
         kwargs: Keyword arguments, or None.
         options: Those that are left when it has been routed; not changed.
+        waits: What it waits for: more headers.
         *limits: What else the head says: `ignore_result`, `time_limit`, `soft_time_limit`.
 
     Raises:
         kombu.exceptions.EncodeError: Arguments that the serializer cannot say.
+        TypeError: What it waits for is not what the protocol says.
     """
     if (
         signals.before_task_publish.receivers
@@ -121,10 +133,14 @@ def draft(
     blanks["argsrepr"] = quote(repr_args(app, args, 1024))
     blanks["kwargsrepr"] = quote(repr_kwargs(app, kwargs, 1024))
     blanks["exchange"], blanks["routing_key"] = quote(exchange), quote(routing_key)
-    key = (said, types, tuple(rest), kind, encoding)
+    if waits:
+        check_workflow(waits)
+        blanks.update({name: to_json(value) for name, value in waits.items()})
+    key = (said, types, tuple(rest), kind, encoding, *waits)
     return Draft(
         app._heads.write(key, blanks, body),
         key,
+        tuple(waits),
         (kind, encoding),
         check_text("queue", queue),
         exchange,

@@ -220,6 +220,7 @@ def build(
     if waits and isinstance(limits["expires"], (int, float)):
         waits["chord_lives"] = float(limits["expires"])
     chain_link = options.pop("chain_link", None)
+    more = waits if chain_link is None else {**waits, "chain_link": chain_link}
     shares = app._rulebook.fields(name, task_type, (args, kwargs, headers), options, waits, task_id)
     options = (router or app.amqp.router).route(
         options, route_name or name, args, kwargs, task_type
@@ -235,17 +236,15 @@ def build(
         "soft_time_limit": limits["soft_time_limit"],
     }
     draft = None
-    if when is AT_ONCE and not (waits or headers) and chain_link is None:
-        draft = plain.draft(app, shape, args, kwargs, options, *said.values())
+    if when is AT_ONCE and not headers:
+        draft = plain.draft(app, shape, args, kwargs, options, more, *said.values())
         if draft is not None and draft.payload is not None:
             return _drafted(app, shape, draft, draft.payload, options)
     own = fields.take(app, options)
     envelope = seal(app, task_id, name, args, kwargs, when, **said, **own)
     if headers:
         envelope.headers.update(headers)
-    envelope.headers.update(waits)
-    if chain_link is not None:
-        envelope.headers["chain_link"] = chain_link
+    envelope.headers.update(more)
     check_headers(envelope.headers)
     outgoing = _address(app, shape, envelope, options)
     if draft is not None:

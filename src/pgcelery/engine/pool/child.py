@@ -49,6 +49,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from math import inf
 from multiprocessing import process
 from types import FrameType
@@ -172,6 +173,7 @@ class Child:
         self._token = 0  # of the run that began last
         self._followed = 0  # of the run that the child claimed last
         self._prepared: tuple[Job, Run] | None = None  # not claimed yet when it was opened
+        self._frame: tuple[Step, bytes] | None = None  # what to say of a step once it is recorded
         self._serve_at = 0.0  # monotonic time from which it may claim from queues
         self._interrupted = 0
         self._done = 0
@@ -236,7 +238,7 @@ class Child:
             chained = job.awaited or job.token == self._followed
             alone = not chained and took_ns < _SHORT_NS and (self._serves() or self._ends())
             if isinstance(outcome, Recorded):
-                self._say(WENT_ON, dump_step(Step(outcome.outcome, None, 0, outcome.news)), took_ns)
+                self._say_step(Step(outcome.outcome, None, 0, outcome.news), took_ns)
             elif self._relay is not None and (chained or alone) and not reason:
                 following = self._go_on(self._relay, job, outcome, took_ns)
             else:
@@ -259,7 +261,7 @@ class Child:
             failpoint("relay.begins")
             try:
                 if job.awaited:
-                    step = relay.step(job, outcome, terms, self._prepare)
+                    step = relay.step(job, outcome, terms, partial(self._prepare, took_ns))
                 elif self._serves():
                     step = relay.serve(job, outcome, terms)
                     if step is None:
@@ -273,7 +275,7 @@ class Child:
             self._say(kind, dump_outcome(outcome), took_ns)
         else:
             failpoint("relay.committed")
-            self._say(WENT_ON, dump_step(step), took_ns)
+            self._say_step(step, took_ns)
             failpoint("relay.told")
         self._page.relaying = False
         if step is None or step.job is None:
@@ -290,10 +292,12 @@ class Child:
         terms = self._page.terms()
         return self._may_end and self._done >= _SETTLED and terms is not None and terms.ends
 
-    def _prepare(self, job: Job) -> None:
-        """Open a job while the database claims it; if that fails it fails once it is claimed."""
+    def _prepare(self, took_ns: int, step: Step) -> None:
+        """Open a job while its claim is committed; if that fails it fails once it is claimed."""
+        assert step.job is not None
+        self._frame = step, _frame(WENT_ON, dump_step(step), took_ns)
         with suppress(Exception):
-            self._prepared = job, self._handler.open(job)
+            self._prepared = step.job, self._handler.open(step.job)
 
     def _work(self, job: Job) -> tuple[Outcome | Recorded | None, bytes, int]:
         """Run a job; its outcome or a traceback, and how long it took."""
@@ -304,7 +308,7 @@ class Child:
         fault = b""
         try:
             prepared, self._prepared = self._prepared, None
-            if prepared is not None and prepared[0] == job:  # down to the payload
+            if prepared is not None and prepared[0] is job:
                 run = prepared[1]
             else:
                 run = self._handler.open(job)
@@ -358,8 +362,19 @@ class Child:
     def _say_spare(self, token: int) -> None:
         self._say(SPARE, TOKEN.pack(token))
 
+    def _say_step(self, step: Step, took_ns: int) -> None:
+        prepared, self._frame = self._frame, None
+        if prepared is not None and prepared[0] is step:
+            self._socket.sendall(prepared[1])
+        else:
+            self._say(WENT_ON, dump_step(step), took_ns)
+
     def _say(self, kind: bytes, body: bytes = b"", took_ns: int = 0) -> None:
-        self._socket.sendall(HEAD.pack(kind, len(body), took_ns) + body)
+        self._socket.sendall(_frame(kind, body, took_ns))
+
+
+def _frame(kind: bytes, body: bytes, took_ns: int) -> bytes:
+    return HEAD.pack(kind, len(body), took_ns) + body
 
 
 def dump_step(step: Step) -> bytes:
