@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -34,7 +33,8 @@ _NOTE_OFFERS = """
 create table public.offered (token bigint primary key);
 create function public.note_offer() returns trigger language plpgsql as
     'begin insert into public.offered values (new.token); return null; end';
-create trigger note after insert on pgcelery.offers for each row execute function public.note_offer();
+create trigger note after insert on pgcelery.offers
+    for each row execute function public.note_offer();
 """
 
 
@@ -108,13 +108,13 @@ def world(fresh_dsn: str, tmp_path: Path, spawn: Callable[..., Process]) -> Iter
 
 
 def test_lone_tasks_survive_what_happens_to_those_they_are_handed_to(world: World):
-    draw = random.Random(1)
+    draw, pause = random.Random(1), threading.Event()
     workers = [world.worker(f"w{n}@%h") for n in range(2)]
     for worker in workers:
         worker.wait_for_output(r" ready\.$")
     world.start_sending()
     for turn, strike in enumerate(STRIKES):
-        time.sleep(draw.uniform(0.3, 0.8))
+        pause.wait(draw.uniform(0.3, 0.8))
         if strike == "cut":
             world.cut()
             continue
@@ -125,7 +125,7 @@ def test_lone_tasks_survive_what_happens_to_those_they_are_handed_to(world: Worl
             workers[place].wait_for_output(r" ready\.$")
         else:  # for less than its offers last, or for longer than its lease
             workers[place].send(signal.SIGSTOP)
-            time.sleep(3.0 if strike == "outlast" else 0.4)
+            pause.wait(3.0 if strike == "outlast" else 0.4)
             workers[place].send(signal.SIGCONT)
     world.stop_sending()
     results = [result for _, _, result in world.sent]
