@@ -429,6 +429,18 @@ def test_the_first_of_jobs_that_wait_for_one_another_is_handed_over(
     assert [where(dsn, job.id) for job in jobs] == [["running"], [], []]
 
 
+def test_a_first_one_that_is_there_already_is_not(client: Client, dsn: str, node: Offering):
+    """It has been delivered once, which another delivery has to count."""
+    jobs = chain_of(["a", "b"])
+    client.enqueue(jobs)
+    do(dsn, "update pgcelery.ready set deliveries = 1")
+    node.stand()
+    kept = node.offer()
+    assert client.enqueue(jobs) == {"a": "a", "b": "b"}
+    assert rows(dsn, "select job_id, deliveries from pgcelery.ready") == [("a", 1)]
+    assert offers(dsn) == kept
+
+
 @pytest.mark.parametrize(
     "options", [{"delay_s": 60.0}, {"gates": (Gate("k", slots=1),)}], ids=["a time", "a slot"]
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -34,6 +35,7 @@ from tests.engine.model.plans import (
     Claim,
     Ending,
     Plan,
+    Sent,
     seconds,
 )
 from tests.engine.model.tables import Seen, demand
@@ -86,6 +88,9 @@ select json_build_object(
   from pgcelery.leases l),
  'stopped', (select coalesce(json_agg(json_build_array(
     t.workflow, ceil(extract(epoch from t.at - now()) / {u}))), '[]') from pgcelery.stopped t),
+ 'offers', (select coalesce(json_agg(json_build_array(
+    o.token, o.queue_id, o.worker_id, o.channel, ceil(extract(epoch from o.until - now()) / {u}))),
+    '[]') from pgcelery.offers o),
  'unlimited', (select count(*) from pgcelery.gated) + (select count(*) from pgcelery.comers)
   + (select count(*) from pgcelery.lines) + (select count(*) from pgcelery.timers))
 """.replace(b"{u}", str(UNIT_S).encode())
@@ -183,18 +188,44 @@ class Session:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    def enqueue(self, plans: Sequence[Plan]) -> set[str]:
-        """Insert jobs; gives the ids that existed."""
+    def enqueue(self, plans: Sequence[Plan]) -> Sent:
+        """Insert jobs, with the statement that `Client.enqueue` would choose."""
         jobs = [plan.job() for plan in plans]
         keys = {queue_key(job): self.engine.intern(queue_key(job)) for job in jobs}
-        if len(jobs) == 1 and is_plain(jobs[0]):  # as `Client.enqueue` does
-            ((existed,),) = self.ask(
-                self.engine.node.enqueue_one, of_plain(jobs[0], keys[queue_key(jobs[0])])
-            )
-            return {jobs[0].id} if existed == b"\0\1" else set()
+        roots = [job for job in jobs if not job.parents]
+        # Slow looks are left alone for a while, and this machine may be slow.
+        self.conn.execute("select set_config('pgcelery_claims.offers', '', false)", prepare=True)
+        if len(jobs) == 1 and is_plain(jobs[0]):
+            one = of_plain(jobs[0], keys[queue_key(jobs[0])])
+            ((answer,),) = self.ask(self.engine.node.enqueue_one, one)
+            existing = {jobs[0].id} if _int(answer) == 1 else set()
+            return Sent(existing, self._token(jobs[0].id) if _int(answer) == 2 else None)
+        if len(roots) == 1:
+            queue_id = keys[queue_key(roots[0])].to_bytes(4, "big")
+            params = [roots[0].id.encode(), queue_id, *columns(jobs, keys)]
+            ((ids, holders, handed),) = self.ask(self.engine.node.enqueue_led, params)
+            demand(ids == holders, f"{ids!r} existed, not {holders!r}")
+            token = self._token(roots[0].id) if handed == b"\1" else None
+            return Sent(set(TextArray.read(ids or b"")), token)
         ((existing, holders),) = self.run("jobs/enqueue", columns(jobs, keys))
         demand(existing == holders, f"{existing} existed, not {holders}")
-        return set(existing)
+        return Sent(set(existing), None)
+
+    def _token(self, id: str) -> int:
+        """Of the run of a job that was just handed over."""
+        query = "select token from pgcelery.running where job_id = %s"
+        row = self.conn.execute(query, [id], prepare=True).fetchone()
+        demand(row, f"{id} was handed over and does not run")
+        return 0 if row is None else int(row[0])
+
+    @contextmanager
+    def pausing(self, paused: bool) -> Iterator[None]:
+        """Have a queue that nobody serves paused for the length of the block, if at all."""
+        if paused:
+            self.conn.execute("insert into pgcelery.paused (queue_id) values (0)")
+        yield
+        if paused:
+            self.conn.execute("delete from pgcelery.paused")
 
     def cancel(self, ids: Sequence[str], terminate: bool) -> dict[str, int | None]:
         params = {
@@ -236,6 +267,17 @@ class Session:
 
     def reclaim(self, me: int, known: Sequence[int]) -> None:
         self.ask(self.engine.node.reclaim, [me, BigintArray.of(known)])
+
+    def offer(
+        self, me: int, channel: str, queues: Sequence[str], many: int, lives: int
+    ) -> list[tuple[int, str]]:
+        ids = IntegerArray.of([self.engine.queue_ids[name] for name in queues])
+        params: list[Param] = [me, channel, ids, many, seconds(lives)]
+        rows = self.ask(self.engine.node.offer, params)
+        return [(_int(token), self.engine.queues[_int(queue)]) for token, queue in rows]
+
+    def withdraw(self, me: int) -> None:
+        self.ask(self.engine.node.withdraw, [me])
 
     def unclaim(self, tokens: Sequence[int]) -> None:
         self.ask(self.engine.node.unclaim, [BigintArray.of(tokens)])
@@ -319,6 +361,7 @@ class Session:
             {row[0]: row[1] for row in raw["ready"]},
             frozenset(row[0] for row in raw["nodes"]),
             frozenset(row[0] for row in raw["results"] if row[4] is not None and row[4] <= 0),
+            frozenset(row[0] for row in raw["offers"]),
         )
 
     def dump(self, now: int) -> dict[str, Any]:
@@ -371,6 +414,7 @@ class Session:
             "workers": {id: at(until) for id, until in raw["workers"]},
             "upkeep": None if upkeep is None else (upkeep[0], at(upkeep[1])),
             "stopped": {workflow: at(when) for workflow, when in raw["stopped"]},
+            "offers": {o[0]: (queues[o[1]], o[2], o[3], at(o[4])) for o in raw["offers"]},
         }
 
 

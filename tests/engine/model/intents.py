@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pgcelery.engine import State
 from tests.engine.model.database import Session
 from tests.engine.model.model import Model
+from tests.engine.model.offering import Offer, Withdraw
 from tests.engine.model.ops import (
     Again,
     Beat,
@@ -85,6 +86,14 @@ INTENTS: dict[str, st.SearchStrategy[Any]] = {
     "beat": st.tuples(st.integers(0, 2)),
     "maintain": st.tuples(st.integers(0, 2)),
     "reclaim": st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    "offer": st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["q", "p", "qp"]),
+        st.integers(0, 2),
+        st.sampled_from([1, 3, 9]),
+        st.sampled_from([False, False, True]),
+    ),
+    "withdraw": st.tuples(st.integers(0, 2)),
     "cancel": st.tuples(st.lists(_PICK, min_size=1, max_size=2), st.booleans()),
     "cancel_unknown": st.tuples(st.booleans()),
     "cancel_workflow": st.tuples(_PICK),
@@ -96,7 +105,7 @@ INTENTS: dict[str, st.SearchStrategy[Any]] = {
 MEETING = (
     "enqueue", "repeat", "twice", "step", "step", "step", "again", "stale", "relay", "relay", "end",
     "record", "maintain", "maintain", "reclaim", "cancel", "cancel", "cancel_workflow",
-    "replay", "forget", "purge",
+    "offer", "withdraw", "replay", "forget", "purge",
 )  # fmt: skip
 
 
@@ -350,6 +359,13 @@ class Intents:
 
     def _beat(self, number: int) -> Op:
         return Beat(self.workers[number])
+
+    def _offer(self, number: int, queues: str, many: int, lives: int, paused: bool) -> Op | None:
+        worker = self.workers[number]
+        return Offer(worker, tuple(queues), many, lives, paused) if worker.ear.channel else None
+
+    def _withdraw(self, number: int) -> Op:
+        return Withdraw(self.workers[number])
 
     def _maintain(self, number: int) -> Op:
         return Maintain(self.workers[number])

@@ -10,8 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pgcelery.engine import State
 from tests.engine.model.database import Engine, Session, territory
+from tests.engine.model.ears import Ear
 from tests.engine.model.intents import INTENTS, MEETING, ROOM, SERVES, Intents
 from tests.engine.model.model import Model
+from tests.engine.model.offering import Offer
 from tests.engine.model.ops import (
     Beat,
     Cancel,
@@ -25,11 +27,23 @@ from tests.engine.model.ops import (
     Step,
     Unclaim,
     Worker,
+    same,
 )
-from tests.engine.model.plans import DAY, UNIT_S, Ending, Plan
+from tests.engine.model.plans import DAY, MOST_TOLD, UNIT_S, Ending, Plan
 from tests.engine.model.sessions import Pair, differences, settle
 from tests.engine.model.tables import Disagreement, demand
 from tests.support.clock import Clock
+
+_LONE = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": st.sampled_from(["q", "q", "p"]),
+        "priority": st.sampled_from([0, 3]),
+        "due": st.sampled_from([0, 2]),
+        "expires": st.sampled_from([0, 4]),
+        "most": st.sampled_from([1, 3]),
+    },
+)
 
 
 class EngineMachine(Intents, RuleBasedStateMachine):
@@ -42,7 +56,7 @@ class EngineMachine(Intents, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         shared = _shared(self.engine)
-        self.one, self.pair, self.clock = shared
+        self.one, self.pair, self.clock, ears = shared
         self.one.transaction("rollback")  # if a sequence was left in the middle of a call
         self.engine.empty(self.one.conn)
         self.model = Model()
@@ -54,9 +68,12 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         self.ends: dict[str, tuple[Any, ...]] = {}  # results that are final
         self.reopened: set[str] = set()
         self.workers = [
-            Worker(f"w{n}", queues, territory(self.engine, f"w{n}", queues))
-            for n, queues in enumerate(SERVES)
+            Worker(f"w{n}", queues, territory(self.engine, f"w{n}", queues), ear)
+            for n, (queues, ear) in enumerate(zip(SERVES, ears, strict=True))
         ]
+        for number, ear in enumerate(ears):
+            self._listen(number)
+            ear.heard()  # what another sequence left
         for worker in self.workers:
             self._do(Register(worker))
 
@@ -72,11 +89,33 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         return answer
 
     def _done(self, op: Op, answer: Any) -> None:
+        self._hear()
         op.done(answer)
         self.links |= self.model.edges
         for worker in self.workers:
             if not worker.known:
                 self._do(Register(worker))
+
+    def _hear(self) -> None:
+        """Have nodes take what they were handed, which is what the model says they were."""
+        for worker in self.workers:
+            told = [claim for channel, claim in self.model.told if channel == worker.ear.channel]
+            heard = worker.ear.heard()
+            same("heard", sorted(heard), sorted(told))
+            worker.took(heard)
+            self.pair.counts["handed over"] += len(heard)
+        self.model.told.clear()
+
+    def _listen(self, number: int) -> None:
+        ear = self.workers[number].ear
+        if not ear.channel:
+            ear.connect()
+        self.model.ears.add(ear.channel)
+
+    def _hang_up(self, number: int) -> None:
+        ear = self.workers[number].ear
+        self.model.ears.discard(ear.channel)
+        ear.hang_up()
 
     # -- rules ------------------------------------------------------------------------------------
 
@@ -162,10 +201,98 @@ class EngineMachine(Intents, RuleBasedStateMachine):
     def crash(self, number: int) -> None:
         """A worker is gone, and starts anew knowing nothing."""
         worker = self.workers[number]
+        self._hang_up(number)
         for run in sorted(worker.runs.values()):
             worker.sent.append(Ending(run.id, run.token, State.COMPLETED, "too late"))
         worker.runs = {}
+        self._listen(number)
         self._do(Register(worker))
+
+    @rule(
+        number=st.integers(0, 2),
+        kind=st.sampled_from(["plain", "plain", "chain", "again", "two", "repeat"]),
+        traits=_LONE,
+        long=st.sampled_from([0, 0, 0, MOST_TOLD - 1, MOST_TOLD]),
+        how=st.sampled_from(["", "", "", "", "paused", "cancelled", "gone", "back", "over"]),
+    )
+    def lone(self, number: int, kind: str, traits: dict[str, Any], long: int, how: str) -> None:
+        """A job is sent where one offers to run it, whatever became of the one who does."""
+        worker = self.workers[number]
+        if how == "cancelled":
+            self._do(self._intend("cancel_unknown", (False,)))
+        self._listen(number)
+        self._do(Beat(worker))
+        self._do(Offer(worker, ("q",), 1, 9))
+        if how == "gone":
+            self._hang_up(number)
+        if how == "over":
+            self.advance(5, False)
+        plans = self._lone(kind, {**traits, "payload": "x" * long} if long else traits)
+        op = Enqueue(plans, paused=how == "paused")
+        if how == "back":
+            self._handed_to_nobody(number, op)
+        else:
+            self._do(op)
+
+    def _lone(self, kind: str, traits: dict[str, Any]) -> list[Plan]:
+        sent = [id for id in self.model._waiting("q")[:1] if id in self.plans]
+        if kind == "repeat" and sent:  # it is there, and perhaps not for the first time
+            return [self.plans[sent[0]]._replace(again=True, parents=(), joins=())]
+        first = self._new(traits)
+        if kind in ("again", "repeat"):
+            return [first._replace(again=True)]
+        parents = (first.id,) if kind == "chain" else ()
+        return [first] if kind == "plain" else [first, self._new({}, parents=parents)]
+
+    def _handed_to_nobody(self, number: int, op: Op) -> None:
+        """Who is handed a job goes before that is committed, and is back."""
+        self.one.transaction("begin")
+        answer = op.run(self.one)
+        op.apply(self.model, answer, None)
+        self._hang_up(number)
+        self.one.transaction("commit")
+        self._done(op, answer)
+        self._listen(number)
+        self._do(self._reclaim(number, len(self.workers[number].runs)))
+
+    @rule(
+        number=st.integers(0, 2),
+        kind=st.sampled_from(
+            ["reclaim", "reclaim", "enqueue", "withdraw", "offer", "step", "cancel", "purge"]
+        ),
+        data=st.data(),
+        kept=st.sampled_from([(True, True), (True, True), (False, True)]),
+        turned=st.booleans(),
+        second_first=st.booleans(),
+    )
+    def handed_at_once(
+        self,
+        number: int,
+        kind: str,
+        data: st.DataObject,
+        kept: tuple[bool, bool],
+        turned: bool,
+        second_first: bool,
+    ) -> None:
+        """A job is handed over while the one who gets it, or another, does something else."""
+        worker = self.workers[number]
+        self._listen(number)
+        self._do(Beat(worker))
+        self._do(Purge("q"))
+        self._do(Offer(worker, ("q",), 2, 9))
+        intent = (number, ROOM) if kind == "reclaim" else data.draw(INTENTS[kind])
+        lone = Enqueue([self._new({})])
+        other = self._intend(kind, intent) or Reclaim(worker, list(worker.runs))
+        pair = (other, lone) if turned else (lone, other)
+        self._both(*pair, kept, second_first)
+
+    @rule(number=st.integers(0, 2), back=st.booleans())
+    def connection_breaks(self, number: int, back: bool) -> None:
+        """What it offered is there until it is back, or for good."""
+        self._hang_up(number)
+        if back:
+            self._listen(number)
+            self._do(self._reclaim(number, ROOM))
 
     @precondition(lambda self: any(worker.runs for worker in self.workers))
     @rule(number=st.integers(0, 2))
@@ -174,6 +301,7 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         self.advance(5, False)
         self._do(Beat(self.workers[number]))
         self._do(Maintain(self.workers[number]))
+        self._do(self._intend("offer", ((number + 1) % 3, "q", 1, 3, False)))
 
     @rule(
         data=st.data(),
@@ -322,23 +450,25 @@ class EngineMachine(Intents, RuleBasedStateMachine):
         demand(not self.model.places and not self.model.nodes, "some wait at the end")
 
 
-_open: dict[str, tuple[Session, Pair, Clock]] = {}
+_open: dict[str, tuple[Session, Pair, Clock, list[Ear]]] = {}
 
 
-def _shared(engine: Engine) -> tuple[Session, Pair, Clock]:
+def _shared(engine: Engine) -> tuple[Session, Pair, Clock, list[Ear]]:
     """Connections are kept over all sequences."""
     if engine.dsn not in _open:
         one = Session(engine)
         pair = Pair(Session(engine), Session(engine), Session(engine))
-        _open[engine.dsn] = one, pair, Clock(one.conn)
+        _open[engine.dsn] = one, pair, Clock(one.conn), [Ear(engine) for _ in SERVES]
     return _open[engine.dsn]
 
 
 def close(engine: Engine) -> None:
     """Close what sequences on this engine had opened."""
-    one, pair, _ = _open.pop(engine.dsn, (None, None, None))
-    if one is not None and pair is not None:
+    if engine.dsn in _open:
+        one, pair, _, ears = _open.pop(engine.dsn)
         pair.close()
         for session in (one, pair.one, pair.two, pair.watch):
             session.close()
+        for ear in ears:
+            ear.hang_up()
     engine.close()

@@ -6,27 +6,26 @@ locked) is told to the method, which checks that the choice was possible.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from pgcelery.engine import State
+from tests.engine.model.handing import Handing
 from tests.engine.model.plans import DAY, WEEK, Claim, Ending
 from tests.engine.model.tables import (
     AWAITED,
     BAD,
     CANCELLED,
-    EXPIRED,
     LOST,
     Freed,
     Node,
     Place,
     Result,
     Seen,
-    Tables,
     demand,
 )
 
 
-class Model(Tables):
+class Model(Handing):
     """All calls; see `Tables` for what they work on."""
 
     # -- the end of runs --------------------------------------------------------------------------
@@ -93,18 +92,6 @@ class Model(Tables):
 
     # -- claims -----------------------------------------------------------------------------------
 
-    def _start(self, me: int, id: str, place: Place, token: int, delivery: int, fed_by: str | None):
-        job = self.jobs[id]
-        flags = job.awaited * AWAITED | place.bad * BAD | place.lost * LOST
-        self.places[id] = Place("running", delivery, place.bad, token, me, place.lost)
-        flags |= CANCELLED if id in self.cancels else 0
-        flags |= EXPIRED if job.expires is not None and job.expires <= self.now else 0
-        plan = job.plan
-        return Claim(id, token, plan.queue, plan.payload, plan.priority, delivery, flags, fed_by)
-
-    def _in_turn(self, ids: Iterable[str]) -> list[str]:
-        return sorted(ids, key=lambda id: (self.jobs[id].plan.priority, self.jobs[id].seq))
-
     def step(
         self,
         me: int,
@@ -139,10 +126,7 @@ class Model(Tables):
         room -= len(claims)
         if want > 0:
             self._make_due(queues, seen)
-        ready = []
-        for queue in queues:
-            waiting = self._in_turn(i for i in self._at("ready") if self._queue(i) == queue)
-            ready += waiting
+        ready = [id for queue in queues for id in self._waiting(queue)]
         chosen = [id for id in ready if id in tokens] if seen else ready[:room]
         demand(len(chosen) <= room, "claimed more than it wanted")
         for id in chosen[:room]:
@@ -150,12 +134,6 @@ class Model(Tables):
             delivery = place.deliveries + 1
             claims.append(self._start(me, id, place, tokens.get(id, 0), delivery, None))
         return claims, late
-
-    def _at(self, table: str) -> list[str]:
-        return [id for id, place in self.places.items() if place.table == table]
-
-    def _queue(self, id: str) -> str:
-        return self.jobs[id].plan.queue
 
     def _make_due(self, queues: Collection[str], seen: Seen | None) -> None:
         for id in self._at("scheduled"):

@@ -137,12 +137,100 @@ MUTATIONS = [
         "one: not told that it is there",
         "enqueue_one_v2",
         "return ( select",
-        "return false and ( select",
+        "return 0 * ( select",
     ),
     Mutation("one: all first", "enqueue_one_v2", "values ($2, $3, place", "values ($2, 0, place"),
     Mutation("enqueue: twice in one call", "enqueue_v4", "(twice is null or", "(true or"),
     Mutation("join: counted once a place", "join_v2", "coalesce(n.joined, '{}') ||", "n.joined ||"),
     Mutation("purge: children not told", "purge_v2", "cardinality(awaited) > 0", "false"),
+    Mutation(
+        "hand: before its turn",
+        "hand_v1",
+        "first_id is distinct from hand_v1.id or",
+        "first_id is null or",
+    ),
+    Mutation(
+        "hand: a wish to cancel ignored",
+        "hand_v1",
+        " or exists (select from pgcelery.cancels c where c.job_id = hand_v1.id)",
+        "",
+    ),
+    Mutation(
+        "hand: while a queue is paused", "hand_v1", " or exists (select from pgcelery.paused)", ""
+    ),
+    Mutation(
+        "hand: expiry ignored",
+        "hand_v1",
+        " and (j.expires_at is null or j.expires_at > now())",
+        "",
+    ),
+    Mutation("hand: of any length", "hand_v1", "octet_length(j.payload) < 5000", "true"),
+    Mutation(
+        "hand: stays ready",
+        "hand_v1",
+        "delete from pgcelery.ready r where r.ctid = first_at; if not found then return false;"
+        " end if;",
+        "",
+    ),
+    Mutation(
+        "hand: the offer stays",
+        "hand_v1",
+        "delete from pgcelery.offers o where o.ctid = offer.at;",
+        "",
+    ),
+    Mutation("hand: past its time", "hand_v1", " and o.until > now()", ""),
+    Mutation("hand: one offer to two", "hand_v1", " for update skip locked", ""),
+    Mutation("hand: the oldest first", "hand_v1", "order by o.token desc", "order by o.token"),
+    Mutation(
+        "hand: to who is gone",
+        "hand_v1",
+        "if pg_try_advisory_xact_lock_shared(1885823845, hashtext(offer.channel)) then",
+        "if false then",
+    ),
+    Mutation(
+        "hand: says nothing", "hand_v1", "perform pg_notify(offer.channel, told), ", "perform "
+    ),
+    Mutation(
+        "hand: says nothing of children", "hand_v1", "j.priority, first_flags)", "j.priority, 0)"
+    ),
+    Mutation("hand: of any queue", "hand_v1", "where o.queue_id = of_queue and", "where"),
+    Mutation(
+        "offer: outlasts the lease",
+        "offer_v1",
+        "least(w.lease_until, now() + make_interval(secs => for_s))",
+        "now() + make_interval(secs => for_s)",
+    ),
+    Mutation(
+        "offer: while a queue is paused", "offer_v1", " or exists (select from pgcelery.paused)", ""
+    ),
+    Mutation("offer: of who is unknown", "offer_v1", "ends_at is null or", ""),
+    Mutation(
+        "offer: not renewed",
+        "offer_v1",
+        "set until = coalesce(ends_at, now())",
+        "set until = o.until",
+    ),
+    Mutation("offer: past ones stay", "offer_v1", "m.until < now()", "false"),
+    Mutation("offer: takes those of others", "offer_v1", " and m.worker_id = offer_v1.me", ""),
+    Mutation(
+        "reclaim: offers stay",
+        "reclaim_v3",
+        "delete from pgcelery.offers o where o.worker_id = me;",
+        "",
+    ),
+    Mutation(
+        "reclaim: does not wait for who takes one",
+        "reclaim_v3",
+        "delete from pgcelery.offers o where o.worker_id = me;",
+        "delete from pgcelery.offers o where o.ctid = any (array( select m.ctid"
+        " from pgcelery.offers m where m.worker_id = me for update skip locked));",
+    ),
+    Mutation(
+        "reclaim: gives nothing back",
+        "reclaim_v3",
+        "return pgcelery.reclaim_v2(me, known);",
+        "return '{}';",
+    ),
 ]
 
 #: of what the model of limits holds

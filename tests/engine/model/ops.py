@@ -11,8 +11,9 @@ from pgcelery.engine.arrays import BooleanArray, ByteaArray, IntegerArray, TextA
 from pgcelery.engine.statements import Kind
 from pgcelery.engine.territory import Territory
 from tests.engine.model.database import Session
+from tests.engine.model.ears import Ear
 from tests.engine.model.model import Model
-from tests.engine.model.plans import LEASE, UPKEEP_LEASE, Claim, Ending, Plan
+from tests.engine.model.plans import LEASE, UPKEEP_LEASE, Claim, Ending, Plan, Sent
 from tests.engine.model.tables import Seen, demand
 
 States = dict[str, int | None]  #: by id
@@ -25,6 +26,7 @@ class Worker:
     name: str
     queues: tuple[str, ...]
     territory: Territory
+    ear: Ear
     id: int = 0
     turn: int = 0
     known: bool = True  #: as far as it was told
@@ -45,7 +47,8 @@ class Worker:
             self.sent.append(ending)
 
 
-def _same(what: str, engine: Any, model: Any) -> None:
+def same(what: str, engine: Any, model: Any) -> None:
+    """Compare what the two came to."""
     demand(engine == model, f"{what}: the engine says {engine}, the model {model}")
 
 
@@ -58,7 +61,7 @@ def _same_states(engine: States, model: States, seen: Seen | None) -> None:
     if seen is not None:
         said = {id: model.get(id) if state == 3 else state for id, state in engine.items()}
         engine = {id: state for id, state in said.items() if id in model or state is not None}
-    _same("states", engine, model)
+    same("states", engine, model)
 
 
 def _moving(engine: States, seen: Seen | None) -> set[str]:
@@ -118,9 +121,9 @@ class Step(Op):
         # step or beat, and the next upkeep finds those runs.
         known = self.me in model.workers or (seen is not None and not answer.unknown)
         claims, late = model.step(self.me, order, self.want, endings, tokens, seen, known)
-        _same("claims", _by_id(answer.claims), _by_id(claims))
-        _same("refused", answer.late, late)
-        _same("unknown worker", answer.unknown, self.want > 0 and not known)
+        same("claims", _by_id(answer.claims), _by_id(claims))
+        same("refused", answer.late, late)
+        same("unknown worker", answer.unknown, self.want > 0 and not known)
 
     def done(self, answer: Stepped) -> None:
         self.worker.ended(self.endings)
@@ -142,7 +145,7 @@ class Again(Op):
 
     def apply(self, model: Model, answer: set[str], seen: Seen | None) -> None:
         endings = sorted(self.endings, key=lambda one: one.token)
-        _same("refused", answer, model.reschedule(self.me, endings))
+        same("refused", answer, model.reschedule(self.me, endings))
 
     def done(self, answer: set[str]) -> None:
         self.worker.ended(self.endings)
@@ -165,7 +168,7 @@ class Relay(Op):
 
     def apply(self, model: Model, answer: Claim | None, seen: Seen | None) -> None:
         said = model.relay(self.me, self.ending, self.worker.queues, self.spare)
-        _same("relayed", answer, said)
+        same("relayed", answer, said)
 
     def done(self, answer: Claim | None) -> None:
         if answer is not None and self.heard:
@@ -182,7 +185,7 @@ class End(Op):
         return session.end(self.ending)
 
     def apply(self, model: Model, answer: bool, seen: Seen | None) -> None:
-        _same("ended", answer, model.end(self.ending))
+        same("ended", answer, model.end(self.ending))
 
     def done(self, answer: bool) -> None:
         if answer:
@@ -200,7 +203,7 @@ class Record(Op):
         return session.record(self.ending)
 
     def apply(self, model: Model, answer: bool, seen: Seen | None) -> None:
-        _same("recorded", answer, model.record(self.ending))
+        same("recorded", answer, model.record(self.ending))
 
     def done(self, answer: bool) -> None:
         self.worker.ended([self.ending])
@@ -236,10 +239,10 @@ class Beat(Op):
 
     def apply(self, model: Model, answer: Any, seen: Seen | None) -> None:
         unknown, cancels = answer
-        _same("unknown worker", unknown, self.me not in model.workers)
+        same("unknown worker", unknown, self.me not in model.workers)
         if not unknown:
             model.workers[self.me] = model.now + LEASE
-            _same("cancels", cancels, model.wishes(self.me))
+            same("cancels", cancels, model.wishes(self.me))
 
     def done(self, answer: Any) -> None:
         self.worker.known = self.worker.known and not answer[0]
@@ -258,10 +261,10 @@ class Maintain(Op):
 
     def apply(self, model: Model, answer: Any, seen: Seen | None) -> None:
         holds, claims = answer
-        _same("holds the lease", holds, model.leads_upkeep(self.me, UPKEEP_LEASE))
+        same("holds the lease", holds, model.leads_upkeep(self.me, UPKEEP_LEASE))
         if holds:
             tokens = {claim.id: claim.token for claim in claims}
-            _same("lost", _by_id(claims), _by_id(model.reap(self.me, tokens, seen)))
+            same("lost", _by_id(claims), _by_id(model.reap(self.me, tokens, seen)))
             model.prune(seen)
 
     def done(self, answer: Any) -> None:
@@ -282,6 +285,7 @@ class Reclaim(Op):
         session.reclaim(self.me, self.known)
 
     def apply(self, model: Model, answer: None, seen: Seen | None) -> None:
+        model.withdraw(self.me, None)
         model.give_back(model.running(self.me) - set(self.known))
 
     def done(self, answer: None) -> None:
@@ -301,13 +305,17 @@ class Unclaim(Op):
 
 @dataclass
 class Enqueue(Op):
+    """`paused`: some other queue is, meanwhile."""
+
     plans: list[Plan]
+    paused: bool = False
 
-    def run(self, session: Session) -> set[str]:
-        return session.enqueue(self.plans)
+    def run(self, session: Session) -> Sent:
+        with session.pausing(self.paused):
+            return session.enqueue(self.plans)
 
-    def apply(self, model: Model, answer: set[str], seen: Seen | None) -> None:
-        _same("existing", answer, model.enqueue(self.plans))
+    def apply(self, model: Model, answer: Sent, seen: Seen | None) -> None:
+        same("sent", answer, model.send(self.plans, seen, paused=self.paused))
 
 
 @dataclass
@@ -318,20 +326,20 @@ class Latch(Op):
     members: list[Plan]
     body: Plan | None
 
-    def run(self, session: Session) -> None:
+    def run(self, session: Session) -> list[Sent]:
+        sent = []
         if self.members:
             session.run("latches/open", {"id": self.id})
-            for member in self.members:
-                session.enqueue([member])
+            sent = [session.enqueue([member]) for member in self.members]
         if self.body is not None:
             session.enqueue([self.body])
             session.run("latches/close", {"id": self.id})
+        return sent
 
-    def apply(self, model: Model, answer: None, seen: Seen | None) -> None:
+    def apply(self, model: Model, answer: list[Sent], seen: Seen | None) -> None:
         if self.members:
             model.open_latch(self.id)
-            for member in self.members:
-                model.enqueue([member])
+            same("sent", answer, [model.send([member], seen) for member in self.members])
         if self.body is not None:
             model.close_latch(self.id, [self.body])
 
@@ -364,7 +372,7 @@ class CancelWorkflow(Op):
         root = answer[0] if gone else model.root(self.id)
         model.stopped[root] = model.now
         ids = [id for id in model.jobs if model.root(id) == root and model.lives(id)]
-        _same("workflow", answer[0], root)
+        same("workflow", answer[0], root)
         _same_states(answer[1], model.cancel(ids, False, _moving(answer[1], seen)), seen)
 
 
@@ -376,7 +384,7 @@ class Purge(Op):
         return int(session.run("jobs/purge", {"queues": [self.queue]})[0][0])
 
     def apply(self, model: Model, answer: int, seen: Seen | None) -> None:
-        _same("purged", answer, model.purge([self.queue], seen))
+        same("purged", answer, model.purge([self.queue], seen))
 
 
 @dataclass
@@ -387,7 +395,7 @@ class Forget(Op):
         return int(session.run("results/forget", {"ids": TextArray.of(self.ids)})[0][0])
 
     def apply(self, model: Model, answer: int, seen: Seen | None) -> None:
-        _same("forgotten", answer, model.forget(self.ids))
+        same("forgotten", answer, model.forget(self.ids))
 
 
 @dataclass
@@ -401,7 +409,7 @@ class Put(Op):
         return bool(session.run("results/put", {**params, "result": self.data.encode()})[0][0])
 
     def apply(self, model: Model, answer: bool, seen: Seen | None) -> None:
-        _same("written", answer, model.put(self.id, self.state, self.data, None))
+        same("written", answer, model.put(self.id, self.state, self.data, None))
 
 
 @dataclass
@@ -433,4 +441,4 @@ class Replay(Op):
 
     def apply(self, model: Model, answer: bool, seen: Seen | None) -> None:
         told = model.replay(self.workflow, self.waits, self.edges, self.restored, self.needs)
-        _same("replayed", answer, told)
+        same("replayed", answer, told)

@@ -15,6 +15,7 @@ UNIT_S = 60  #: seconds of a unit; a sequence of rules takes much less than half
 DAY, WEEK = 1440, 7 * 1440  #: in units
 QUEUES = ("q", "p")
 LEASE, UPKEEP_LEASE = 4, 2
+MOST_TOLD = 5000  #: bytes of a payload that is too long for a notification
 
 
 def seconds(units: int) -> float:
@@ -109,6 +110,13 @@ class Ending(NamedTuple):
             drops=self.drops,
             follow_ups=tuple(plan.job() for plan in self.follow_ups),
         )
+
+
+class Sent(NamedTuple):
+    """What an enqueue came to: ids that existed, the token of the job that was handed over."""
+
+    existing: set[str]
+    token: int | None
 
 
 class Claim(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.engine.model.plans import Plan
+from tests.engine.model.plans import Claim, Plan
 
 
 class Disagreement(AssertionError):
@@ -78,6 +78,15 @@ class Freed(NamedTuple):
     fed_by: str | None
 
 
+class Offer(NamedTuple):
+    """To run a job of a queue; under the token that the run would have."""
+
+    queue: str
+    worker: int
+    channel: str
+    until: int
+
+
 class Seen(NamedTuple):
     """What the engine's tables held right after a call among other open transactions."""
 
@@ -85,6 +94,7 @@ class Seen(NamedTuple):
     ready: dict[str, int]  #: with deliveries so far
     waiting: frozenset[str]  #: for parents
     overdue: frozenset[str]  #: results that are past their time
+    offers: frozenset[int]
 
 
 @dataclass
@@ -101,6 +111,9 @@ class Tables:
     workers: dict[int, int] = field(default_factory=dict)
     upkeep: tuple[int, int] | None = None
     stopped: dict[str, int] = field(default_factory=dict)
+    offers: dict[int, Offer] = field(default_factory=dict)
+    ears: set[str] = field(default_factory=set)  #: channels whose connections live
+    told: list[tuple[str, Claim]] = field(default_factory=list)  #: on channels, and not read yet
 
     # -- enqueue ----------------------------------------------------------------------------------
 
@@ -265,6 +278,7 @@ class Tables:
             "workers": dict(self.workers),
             "upkeep": self.upkeep,
             "stopped": dict(self.stopped),
+            "offers": {token: tuple(offer) for token, offer in self.offers.items()},
         }
 
 
