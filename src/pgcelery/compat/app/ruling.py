@@ -72,6 +72,12 @@ class Ruling:
         found: dict[str, Any] = self._book.fields(name, task, call, options, waits, task_id)
         return found
 
+    def lets_pass(self, name: str, task: Any) -> bool:
+        """Whether it is known that the task has no rules."""
+        if self._free.get(name, _UNKNOWN) is task:
+            return True
+        return "_book" in vars(self) and bool(self._book.lets_pass(name, task))
+
     def _is_free(self, name: str, task: Any) -> bool:
         if self._free.get(name, _UNKNOWN) is task:
             return True
