@@ -13,6 +13,7 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from pgcelery.engine.arrays import IntegerArray, TextArray
@@ -247,12 +248,14 @@ class Relay:
             IntegerArray.of(ids[pivot:] + ids[:pivot]),
             self._margin_s,
         ]
-        cells = self._ask(self._serve, params, began, lambda cells: self._tell(outcome, cells[7]))
+        # Not looked at before the commit: to be woken once more costs what others need.
+        cells = self._ask(self._serve, params, began)
         if cells is None or cells[0] is None:
             return None
         if time.monotonic() - began > self._limit_s:  # the lease may be over before the job begins
             self._broken()
             raise AnswerLost
+        self._try(partial(self._tell, outcome, cells[7]))
         claimed = self._job(cells, self._spare, outcome)
         claimed = claimed._replace(fed=None, delivery=_int(cells[8]))
         self._spare = _int(cells[6])
@@ -269,12 +272,13 @@ class Relay:
         statement: Statement,
         params: list[Param],
         began: float,
-        early: Callable[[Cells], None],
+        early: Callable[[Cells], None] | None = None,
     ) -> Cells | None:
         """Give an answer, or None if it was refused; `early` gets it before it is committed."""
         self._answer = self._early = self._refused = None
+        on_early = None if early is None else self._take_early
         try:
-            self._link.send(statement, params, self._take_answer, self._refuse, self._take_early)
+            self._link.send(statement, params, self._take_answer, self._refuse, on_early)
             failpoint("relay.sent")
             self._await(began + self._limit_s, early)
         except DatabaseUnavailable as exc:
@@ -286,14 +290,14 @@ class Relay:
     def _tell(self, outcome: Outcome, channels: bytes | None) -> None:
         """Tell those who wait for a result; they look by themselves should that fail.
 
-        Called before the commit: the server runs this right after it.
+        Called before the commit, the server runs this right after it.
         """
         if channels is not None:
             told = json.dumps([outcome.id])
             for channel in TextArray.read(channels):
                 self._link.send(self._notify, [channel, told], _done, _done)
 
-    def _await(self, deadline: float, early: Callable[[Cells], None]) -> None:
+    def _await(self, deadline: float, early: Callable[[Cells], None] | None) -> None:
         link = self._link
         waiting = select.poll()
         fd = link.fileno()
@@ -306,7 +310,7 @@ class Relay:
                 raise DatabaseUnavailable("no answer in time")
             waiting.poll(left_s * 1000)
             link.advance()
-            if self._early is not None:
+            if early is not None and self._early is not None:
                 cells, self._early = self._early[0], None
                 early(cells)
             waiting.modify(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
