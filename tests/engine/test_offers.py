@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgcelery.engine import Client, Gate, Job, NewJob, Outcome, State
+from pgcelery.engine import Client, Gate, Job, NewJob, Outcome, State, telling
 from pgcelery.engine.database import load
 from pgcelery.engine.pool import ThreadPool
 from tests.support.jobs import Recorder, new_job, running
@@ -246,6 +246,10 @@ class Gated(Recorder):
     def __init__(self) -> None:
         super().__init__(hold=self._hold)
         self.go = threading.Event()
+        self.begun: list[str] = []  # as far as the pool was given them
+
+    def received(self, jobs: list[Job]) -> None:
+        self.begun += [job.id for job in jobs]
 
     def _hold(self, job: Job) -> Outcome:
         self.go.wait(30)
@@ -253,8 +257,9 @@ class Gated(Recorder):
 
 
 def test_an_idle_worker_is_handed_one_job_after_the_other(client: Client, dsn: str):
-    recorder = Recorder()
-    with running(client.config, recorder, pool=ThreadPool(2)):
+    """Its offers are replaced as they are taken, not with the next beat."""
+    config = replace(client.config, heartbeat_s=60.0, lease_s=240.0)
+    with running(config, recorder := Recorder(), pool=ThreadPool(2)):
         known = set(offered(dsn, 2))
         for _ in range(5):
             client.enqueue([job := new_job()])
@@ -288,15 +293,20 @@ def test_a_worker_offers_what_it_has_room_for(client: Client, dsn: str):
 
 
 def test_what_it_is_handed_without_room_goes_back_uncounted(client: Client, dsn: str):
-    recorder = Gated()
-    with running(client.config, recorder, pool=ThreadPool(1)):
+    recorder, pool = Gated(), ThreadPool(1)
+    with running(client.config, recorder, pool=pool):
         offered(dsn)
-        more = "select queue_id, nextval('pgcelery.tokens'), worker_id, channel, until"
-        do(dsn, f"insert into pgcelery.offers {more} from pgcelery.offers")
+        ((worker_id, channel),) = rows(dsn, "select worker_id, channel from pgcelery.offers")
         first, second = new_job(b"hold"), new_job(b"hold", max_deliveries=1)
         client.enqueue([first])
+        wait_for(lambda: first.id in recorder.ran and pool.capacity() == 0 and offers(dsn) == [])
+        values = "%s, nextval('pgcelery.tokens'), %s, %s, now() + interval '1 minute'"
+        queue_id = client.intern(["q"])["q"]
+        do(dsn, f"insert into pgcelery.offers select {values}", queue_id, worker_id, channel)
         client.enqueue([second])
+        assert offers(dsn) == []
         wait_for(lambda: where(dsn, second.id) == ["ready"])
+        assert recorder.begun == [first.id]
         recorder.go.set()
         assert client.wait([second.id], 10)[second.id].result == b"held"
     assert recorder.ran == [first.id, second.id]
@@ -377,18 +387,24 @@ def test_offers_are_renewed_with_the_lease_and_made_anew_when_they_are_gone(
         offered(dsn)
 
 
-def test_jobs_that_nobody_was_handed_are_told_of(client: Client, dsn: str):
-    """None of several in a row waits for a poll: it would take seconds."""
+@pytest.mark.parametrize("led", [False, True], ids=["alone", "leads others"])
+def test_a_job_that_nobody_was_handed_is_told_of(
+    client: Client, dsn: str, monkeypatch: pytest.MonkeyPatch, led: bool
+):
+    """However soon after one that was: of that nobody was told, and a poll would take a minute."""
+    monkeypatch.setattr(telling, "_TELL_EVERY_S", 20.0)
     config = replace(client.config, poll_min_s=60.0, poll_max_s=60.0)
-    with running(config, recorder := Recorder(), pool=ThreadPool(1)):
-        for _ in range(10):
-            offered(dsn)
-            jobs = [new_job() for _ in range(5)]
-            for job in jobs:
-                client.enqueue([job])
-            for job in jobs:
-                assert client.wait([job.id], 20)[job.id].state is State.COMPLETED
-    assert len(recorder.ran) == 50
+    busy, other = Gated(), Recorder()
+    with running(config, busy, pool=ThreadPool(1)):
+        offered(dsn)
+        with running(replace(config, offers=False), other, pool=ThreadPool(1), name="other"):
+            first, second = new_job(b"hold"), new_job()
+            client.enqueue([first, new_job(parents=(first.id,))] if led else [first])
+            wait_for(lambda: first.id in busy.ran)
+            client.enqueue([second])
+            assert client.wait([second.id], 20)[second.id].state is State.COMPLETED
+            assert other.ran == [second.id]
+            busy.go.set()
 
 
 def test_only_its_own_channel_hands_jobs_to_a_worker(client: Client, dsn: str):
