@@ -124,7 +124,7 @@ def test_who_asks_while_the_end_is_committed_is_told(
         conn.rollback()
         thread.join(20)
         assert found == [b">" + job.id.encode()]
-    assert job.id in pool.relayed()
+        wait_for(lambda: job.id in pool.relayed())
 
 
 def test_jobs_of_which_nobody_told_are_seen_by_the_end_of_another(client: Client, notes: Notes):
@@ -139,8 +139,8 @@ def test_jobs_of_which_nobody_told_are_seen_by_the_end_of_another(client: Client
         patient.enqueue([untold])
         notes.release(first.id)
         assert patient.wait([untold.id], 20)[untold.id].state is State.COMPLETED
+        wait_for(lambda: first.id in pool.relayed())
     patient.close()
-    assert first.id in pool.relayed()
 
 
 def test_an_end_that_the_database_refuses_is_recorded_by_the_node(

@@ -94,7 +94,7 @@ _SHORT_NS = 20_000_000  # of a run: the way to the node and back is nothing besi
 _ENDING = (
     4  # children that record by themselves what nobody waits for; each has a connection for it
 )
-_SETTLED = 3  # jobs after which a child does so
+_SETTLED = 3  # jobs after which a child does so, or it would connect for a few
 _LEAVE_S = 0.1  # that claims are left to the node when there was none to be made
 
 _PR_SET_PDEATHSIG = 1
@@ -290,7 +290,7 @@ class Child:
 
     def _ends(self) -> bool:
         terms = self._page.terms()
-        return self._may_end and self._done >= _SETTLED and terms is not None and terms.ends
+        return self._may_end and self._done > _SETTLED and terms is not None and terms.ends
 
     def _prepare(self, took_ns: int, step: Step) -> None:
         """Open a job while its claim is committed; if that fails it fails once it is claimed."""
