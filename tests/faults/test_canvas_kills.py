@@ -231,6 +231,7 @@ def test_with_late_ack_each_call_is_recorded_once_and_every_result_is_right(
     assert fleet.strikes >= 10
 
 
+@pytest.mark.longer
 def test_what_a_stopped_worker_says_after_its_lease_is_refused(
     trial_of: Callable[[bool], Trial], fleet_of: Callable[..., Fleet]
 ):

@@ -107,6 +107,7 @@ def world(fresh_dsn: str, tmp_path: Path, spawn: Callable[..., Process]) -> Iter
         yield world
 
 
+@pytest.mark.longer
 def test_lone_tasks_survive_what_happens_to_those_they_are_handed_to(world: World):
     draw, pause = random.Random(1), threading.Event()
     workers = [world.worker(f"w{n}@%h") for n in range(2)]

@@ -16,6 +16,7 @@ SRC = Path(__file__).parents[2] / "src" / "pgcelery"
 @pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.timeout(200)
+@pytest.mark.longer
 def test_killed_children_cost_nothing(tmp_path: Path):
     report = run_one(Job("3", tmp_path, quick=True))
     assert report["violations"] == []

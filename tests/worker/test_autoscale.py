@@ -109,6 +109,7 @@ def test_a_pool_grows_while_tasks_wait_and_shrinks_when_it_rests(
     assert worker.wait(15) == 0
 
 
+@pytest.mark.longer
 def test_a_pool_that_grows_and_shrinks_loses_and_repeats_no_task(
     app: Celery, start: Callable[..., Process], tmp_path: Path
 ) -> None:
