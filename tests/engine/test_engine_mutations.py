@@ -30,7 +30,7 @@ REFUSED = (
     psycopg.errors.DataError,
     psycopg.errors.CardinalityViolation,
 )
-EXAMPLES = 400  #: sequences within which each is found
+EXAMPLES = 2_000  #: sequences within which each is found, most within 100
 
 
 @pytest.fixture
