@@ -105,6 +105,21 @@ def test_forms_are_used(monkeypatch: pytest.MonkeyPatch):
     assert [job.leads for job in jobs] == [True] + [False] * 19
 
 
+def test_tasks_that_only_workers_know_are_sent_by_name():
+    app = an_app()
+    jobs, ids = sent(app, (app.signature("elsewhere", args=(i,)) for i in range(9)), 3)
+    assert [(job.id, job.name) for job in jobs] == [(one, "elsewhere") for one in ids]
+
+
+def test_tasks_of_another_app_are_sent_as_that_says():
+    app, other = an_app(), Offline("other", set_as_current=False)
+    other.conf.task_default_queue = "theirs"
+    task = other.task(lambda i: i, name="foreign")
+    with mock.patch.object(other, "engine", app.engine):
+        jobs, _ = sent(app, [app.tasks["t%s"].s(1), *(task.s(i) for i in range(9))], 3)
+    assert [job.queue for job in jobs] == ["celery"] + ["theirs"] * 9
+
+
 def test_receivers_hear_of_each_member():
     app, heard = an_app(), []
     signals.before_task_publish.connect(

@@ -152,7 +152,7 @@ def of_members(task: Any, app: Any, group_id: str) -> Callable[[Any, Any, int], 
     It makes None of what must be sent in full, as this does for a task of which all must. It is for
     one group: what jobs follow from is looked at once.
     """
-    if _task_stack.stack or not _is_ordinary(task, app):
+    if _task_stack.stack or task.app is not app or not _is_ordinary(task, app):
         return None
     if type(task).apply_async is not type(task)._sends or "apply_async" in vars(task):
         return None

@@ -233,8 +233,8 @@ class group(Signature):
         jobs: list[NewJob] = []
         for index, member in enumerate(self.tasks, self.first_index):
             job = None
-            if type(member) is Signature and not member.options:
-                task = member.type
+            task = _known_task(member)
+            if task is not None:
                 seen[task] += 1
                 if seen[task] == _ALIKE:
                     forms[task] = app._part("pgcelery.compat.app.forms").of_members(
@@ -342,3 +342,13 @@ class group(Signature):
 
 def _is_empty_chain(task: Any) -> bool:
     return kinds.is_chain(task) and not task.tasks
+
+
+def _known_task(member: Any) -> Any:
+    """Give the task of a plain call without options; None of any other, and if it is elsewhere."""
+    if type(member) is not Signature or member.options:
+        return None
+    try:
+        return member.type
+    except KeyError:
+        return None
